@@ -1,0 +1,1 @@
+//! OCI images on an IPFS node.
