@@ -69,8 +69,8 @@ pub fn expand(block: &Block, at: &At) -> Result<Vec<Part>, WalkError> {
     if cid.codec() != CODEC_DAG_PB {
         return Err(WalkError::UnknownCodec { cid, codec: cid.codec() });
     }
-    let node = decode_node(block.data()).map_err(|source| WalkError::Malformed { cid, source })?;
-    let unixfs = decode_unixfs(&node.data).map_err(|source| WalkError::Malformed { cid, source })?;
+    let node = decode_node(block.data()).map_err(|source| malformed(cid, source))?;
+    let unixfs = decode_unixfs(&node.data).map_err(|source| malformed(cid, source))?;
     match unixfs.kind {
         Kind::File | Kind::Raw => {}
         Kind::Directory | Kind::HamtShard => return Err(WalkError::Directory { cid }),
@@ -94,12 +94,16 @@ pub fn expand(block: &Block, at: &At) -> Result<Vec<Part>, WalkError> {
     }
     for (link, size) in node.links.iter().zip(unixfs.block_sizes) {
         if size == 0 {
-            return Err(WalkError::EmptyChild { cid, child: link.cid });
+            return Err(WalkError::EmptyChild { cid });
         }
         parts.push(Part::Child { cid: link.cid, offset, size: Some(size), depth: at.depth + 1 });
         offset += size;
     }
     Ok(parts)
+}
+
+fn malformed(cid: Cid, source: CodecError) -> WalkError {
+    WalkError::Malformed { cid, source: Box::new(source) }
 }
 
 /// Checks a node's `total` against what it must be, and that the file does not pass what 64 bits hold.
@@ -120,7 +124,7 @@ pub fn links(block: &Block) -> Result<Vec<Cid>, WalkError> {
     match cid.codec() {
         CODEC_RAW => Ok(Vec::new()),
         CODEC_DAG_PB => {
-            let node = decode_node(block.data()).map_err(|source| WalkError::Malformed { cid, source })?;
+            let node = decode_node(block.data()).map_err(|source| malformed(cid, source))?;
             Ok(node.links.into_iter().map(|link| link.cid).collect())
         }
         codec => Err(WalkError::UnknownCodec { cid, codec }),
@@ -145,7 +149,7 @@ pub enum WalkError {
         /// The block.
         cid: Cid,
         /// What is wrong with them.
-        source: CodecError,
+        source: Box<CodecError>,
     },
     /// A directory where a file was expected.
     #[error("`{cid}` is a directory, not a file")]
@@ -188,12 +192,10 @@ pub enum WalkError {
         cid: Cid,
     },
     /// A child without a byte: no writer makes one, and endless many of them would fit any budget.
-    #[error("file node `{cid}` links to `{child}` for no bytes")]
+    #[error("file node `{cid}` has a link that stands for no bytes")]
     EmptyChild {
         /// The block.
         cid: Cid,
-        /// The child.
-        child: Cid,
     },
     /// The DAG is deeper than any file needs.
     #[error("file node `{cid}` lies more than {MAX_DEPTH} levels below the root")]
