@@ -1,0 +1,171 @@
+//! Taking blocks in, and making everything taken in durable.
+//!
+//! Imports its siblings. It never writes a row whose fact is not synced, nor a fact whose bytes are not.
+
+use super::guard::{lock, read, write};
+use super::index::{Location, State, hash_bytes};
+use super::journal::{AppendError, Journal};
+use super::packs::{PackError, Tail};
+use super::pending::Frozen;
+use super::record::{MAX_RECORD_BYTES, Record};
+use super::{Inner, Store, StoreError, error::Doing as _, files};
+use crate::block::Block;
+use std::sync::Arc;
+use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+impl Store {
+    /// Makes all puts and finished files so far durable: syncs packs and names, then the journal, then writes the rows.
+    ///
+    /// # Errors
+    /// [`StoreError`]. After [`StoreError::Full`] or [`StoreError::Index`] it can be tried again, after
+    /// [`StoreError::Poisoned`] and the failed sync that led to it the store must be opened again; what was not committed
+    /// is lost then, what was is not.
+    pub fn commit(&self) -> Result<(), StoreError> {
+        self.inner.commit_with(&[])
+    }
+
+    /// Commits, and lets go of this clone. The repository is free for others when the last clone is gone.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn close(self) -> Result<(), StoreError> {
+        self.inner.commit_with(&[])?;
+        Ok(self.inner.index.flush()?)
+    }
+}
+
+impl Inner {
+    /// Takes a block in. One that is in a pack already is not written again.
+    pub(crate) fn put(&self, block: &Block) -> Result<(), StoreError> {
+        if Block::inline(block.cid())?.is_some() {
+            return Ok(());
+        }
+        let hash = hash_bytes(block.cid().hash());
+        if self.places(&hash, false)?.is_empty() { self.append_block(block, &hash) } else { Ok(()) }
+    }
+
+    /// Appends a block to the packs, wherever else it may lie.
+    pub(crate) fn append_block(&self, block: &Block, hash: &[u8]) -> Result<(), StoreError> {
+        self.check_poisoned()?;
+        // A CID's bytes never exceed it, and `Block` bounds the data.
+        let length = u32::try_from(block.data().len()).unwrap_or(u32::MAX);
+        let mut packs = lock(&self.packs);
+        let (pack, offset) = packs.append(block).map_err(|error| match error {
+            PackError::Write(error) => StoreError::io(format!("append block `{}` to the packs", block.cid()), error),
+            PackError::Sync(error) => self.poison(StoreError::io("sync a full pack", error)),
+        })?;
+        // Under the lock of the packs, so that a commit sees the row of every block before its tail.
+        write(&self.pending).current.rows.insert(hash, Location::Pack { pack, offset, length });
+        Ok(())
+    }
+
+    /// Makes everything so far durable, and `extra` with it: all of it is in one frame, or none.
+    pub(crate) fn commit_with(&self, extra: &[Record]) -> Result<(), StoreError> {
+        check_sizes(extra)?;
+        let mut journal = lock(&self.journal);
+        self.check_poisoned()?;
+        let (tail, batches) = self.freeze()?;
+        self.publish(&mut journal, &batches, extra)?;
+        let position = journal.position();
+        self.write_rows(&batches, State { journal: position, packs: tail })
+    }
+
+    /// Takes the current batch, and syncs the packs up to its end.
+    fn freeze(&self) -> Result<(Tail, Vec<Arc<Frozen>>), StoreError> {
+        let (tail, unsynced, batches) = {
+            let packs = lock(&self.packs);
+            let mut pending = write(&self.pending);
+            let batch = std::mem::take(&mut pending.current);
+            if !batch.is_empty() {
+                let frozen = Frozen { batch, tail: packs.tail(), journalled: AtomicBool::new(false) };
+                pending.frozen.push(Arc::new(frozen));
+            }
+            (packs.tail(), packs.unsynced(), pending.frozen.clone())
+        };
+        if let Some(file) = unsynced {
+            if let Err(error) = file.sync() {
+                return Err(self.poison(StoreError::io(format!("sync pack {}", tail.pack), error)));
+            }
+            lock(&self.packs).note_synced(tail);
+        }
+        if batches.iter().any(|frozen| frozen.batch.renamed && !frozen.journalled.load(Ordering::Acquire)) {
+            let synced = self.disk.sync_dir(files::DIRECTORY);
+            synced.map_err(|error| self.poison(StoreError::io("sync the names of blobs", error)))?;
+        }
+        Ok((tail, batches))
+    }
+
+    /// Writes the facts down.
+    fn publish(
+        &self,
+        journal: &mut MutexGuard<'_, Journal>,
+        batches: &[Arc<Frozen>],
+        extra: &[Record],
+    ) -> Result<(), StoreError> {
+        let new: Vec<_> = batches.iter().filter(|frozen| !frozen.journalled.load(Ordering::Acquire)).collect();
+        let mut records = Vec::new();
+        {
+            let facts = read(&self.facts);
+            let links = new.iter().flat_map(|frozen| &frozen.batch.links);
+            // A link that is gone again was found to be wrong in the meantime.
+            records.extend(links.filter_map(|id| facts.links.get(id)).map(|link| Record::Link((**link).clone())));
+        }
+        records.extend_from_slice(extra);
+        if !records.is_empty() {
+            journal.append(&records).map_err(|error| match error {
+                AppendError::Write(error) => StoreError::io("append to the journal", error),
+                AppendError::Sync(error) => self.poison(StoreError::io("sync the journal", error)),
+            })?;
+        }
+        for frozen in new {
+            frozen.journalled.store(true, Ordering::Release);
+        }
+        let mut facts = write(&self.facts);
+        for record in extra {
+            facts.apply(record);
+        }
+        Ok(())
+    }
+
+    /// Writes the rows of journalled batches, forgets them, and notes how far the index is.
+    fn write_rows(&self, batches: &[Arc<Frozen>], state: State) -> Result<(), StoreError> {
+        for frozen in batches {
+            for (key, value) in &frozen.batch.rows.0 {
+                self.index.insert(key, value)?;
+            }
+        }
+        self.index.flush()?;
+        self.index.set_state(state)?;
+        write(&self.pending).frozen.retain(|frozen| !batches.iter().any(|done| Arc::ptr_eq(done, frozen)));
+        Ok(())
+    }
+
+    pub(crate) fn check_poisoned(&self) -> Result<(), StoreError> {
+        if self.poisoned.load(Ordering::Acquire) { Err(StoreError::Poisoned) } else { Ok(()) }
+    }
+
+    /// Notes that a sync failed. The kernel may have dropped the pages, and a second sync would succeed without them: so
+    /// no commit is let through any more, and what the packs hold beyond the last commit is cut off.
+    fn poison(&self, error: StoreError) -> StoreError {
+        self.poisoned.store(true, Ordering::Release);
+        tracing::error!(%error, "a sync failed; the store must be opened again");
+        error
+    }
+}
+
+fn check_sizes(records: &[Record]) -> Result<(), StoreError> {
+    for record in records {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        if bytes.len() > MAX_RECORD_BYTES {
+            let name = match record {
+                Record::Keep(keep) => keep.name.clone(),
+                Record::Pin(pin) => pin.name.clone(),
+                _ => String::new(),
+            };
+            return Err(StoreError::RecordTooLarge { name, size: bytes.len(), limit: MAX_RECORD_BYTES });
+        }
+    }
+    Ok(())
+}

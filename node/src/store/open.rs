@@ -1,0 +1,304 @@
+//! Opening a repository: lock, version, journal, packs, index, in this order.
+//!
+//! Imports its siblings. It never touches a repository that another process holds, or that it does not understand.
+
+use super::disk::{Disk, Mode, RealDisk};
+use super::facts::Facts;
+use super::files::{self, PARTIAL, STAGE_PREFIX};
+use super::guard::lock;
+use super::handles::Handles;
+use super::index::{Index, IndexError, SledIndex};
+use super::journal::{self, Decoded, Journal, Position};
+use super::packs::{self, Packs, Tail};
+use super::pending::Pending;
+use super::rebuild::{self, Lag};
+use super::{Inner, OpenError, Store};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, RwLock};
+
+/// Layout version that this code reads and writes.
+const LAYOUT_VERSION: u32 = 1;
+/// Name of the file that holds it.
+const VERSION_FILE: &str = "version";
+/// Name of the file that the holder locks.
+const LOCK_FILE: &str = "lock";
+/// Directory of the index.
+const INDEX: &str = "index";
+/// Where a broken index is moved; the next one to break replaces it.
+const BROKEN_INDEX: &str = "index.broken";
+/// Longest `version` file that is read, in bytes.
+const MAX_VERSION_BYTES: u64 = 64;
+/// Largest journal that is read, in bytes: some eight million links. Bounds memory when the file is not ours.
+const MAX_JOURNAL_BYTES: u64 = 1 << 30;
+/// A journal smaller than this is not worth compacting, in bytes.
+const MIN_COMPACTION_BYTES: u64 = 256 << 10;
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StoreOptions {
+    /// Whether the repository is made when there is none.
+    pub create: bool,
+    /// Bytes of journal below which it is left as it is; above, it is compacted at open when half of it is dead.
+    pub compact_at: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { create: true, compact_at: MIN_COMPACTION_BYTES }
+    }
+}
+
+/// How the index is opened, and thrown away when it is broken.
+pub(crate) trait IndexHome {
+    /// Opens what is there, or an empty one.
+    fn open(&self) -> Result<Box<dyn Index>, IndexError>;
+    /// Moves what is there out of the way.
+    fn move_aside(&self) -> io::Result<()>;
+}
+
+struct SledHome<'a>(&'a Path);
+
+impl IndexHome for SledHome<'_> {
+    fn open(&self) -> Result<Box<dyn Index>, IndexError> {
+        Ok(Box::new(SledIndex::open(&self.0.join(INDEX))?))
+    }
+
+    fn move_aside(&self) -> io::Result<()> {
+        let (from, to) = (self.0.join(INDEX), self.0.join(BROKEN_INDEX));
+        match fs::remove_dir_all(&to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        match fs::rename(from, to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Store {
+    /// Opens a repository, and makes it when there is none. Whatever an unclean stop left is put in order; an index that
+    /// is lost or broken is rebuilt.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the repository is as it was.
+    pub fn open(root: &Path, options: StoreOptions) -> Result<Self, OpenError> {
+        let fail = |source: io::Error| refused(root, source);
+        if options.create {
+            fs::create_dir_all(root).map_err(fail)?;
+        }
+        let held = OpenOptions::new()
+            .write(true)
+            .create(options.create)
+            .truncate(false)
+            .open(root.join(LOCK_FILE))
+            .map_err(fail)?;
+        match held.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Held { path: root.to_path_buf() }),
+            Err(TryLockError::Error(source)) => return Err(fail(source)),
+        }
+        check_version(root)?;
+        Self::open_on(root, Arc::new(RealDisk::new(root)), &SledHome(root), Some(held), &options)
+    }
+
+    /// Opens a repository on any disk, with any index.
+    pub(crate) fn open_on(
+        root: &Path,
+        disk: Arc<dyn Disk>,
+        home: &dyn IndexHome,
+        held: Option<File>,
+        options: &StoreOptions,
+    ) -> Result<Self, OpenError> {
+        let fail = |source: io::Error| refused(root, source);
+        for directory in [files::DIRECTORY, PARTIAL, packs::DIRECTORY, journal::DIRECTORY] {
+            disk.create_dir(directory).map_err(fail)?;
+        }
+        sweep_leftovers(&*disk).map_err(fail)?;
+        let (journal, decoded) = open_journal(root, &*disk)?;
+        let mut facts = Facts::default();
+        for (_, record) in &decoded.records {
+            facts.apply(record);
+        }
+        let tail = find_tail(&*disk).map_err(fail)?;
+        let position = journal.position();
+        let index = open_index(root, &*disk, home, &facts, &decoded, position, tail)?;
+        let live = facts.records();
+        let inner = Inner {
+            root: root.to_path_buf(),
+            packs: Mutex::new(Packs::resume(disk.clone(), tail).map_err(fail)?),
+            disk,
+            checking: Mutex::new(()),
+            naming: Mutex::new(()),
+            journal: Mutex::new(journal),
+            pending: RwLock::new(Pending::default()),
+            facts: RwLock::new(facts),
+            index,
+            handles: Handles::default(),
+            poisoned: AtomicBool::new(false),
+            next_stage: AtomicU64::new(1),
+            _lock: held,
+        };
+        let used = position.length;
+        if used >= options.compact_at && used > 2 * journal::encode_journal(Some(position), &live).len() as u64 {
+            inner.compact(&live).map_err(fail)?;
+        }
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+impl Inner {
+    /// Replaces the journal by one that holds only what is still true.
+    fn compact(&self, live: &[super::record::Record]) -> io::Result<()> {
+        let mut journal = lock(&self.journal);
+        let old = journal.position();
+        *journal = Journal::create(&*self.disk, Some(old), live)?;
+        self.disk.unlink(&journal::path(old.journal))
+    }
+}
+
+/// Makes or checks the version file.
+fn check_version(root: &Path) -> Result<(), OpenError> {
+    use std::io::{Read as _, Write as _};
+    let path = root.join(VERSION_FILE);
+    let fail = |source: io::Error| refused(root, source);
+    let mut found = String::new();
+    match File::open(&path) {
+        Ok(file) => {
+            let mut bytes = Vec::new();
+            file.take(MAX_VERSION_BYTES).read_to_end(&mut bytes).map_err(fail)?;
+            found.push_str(String::from_utf8_lossy(&bytes).trim());
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let temporary = root.join("version.tmp");
+            let mut file = File::create(&temporary).map_err(fail)?;
+            file.write_all(format!("{LAYOUT_VERSION}\n").as_bytes()).map_err(fail)?;
+            file.sync_all().map_err(fail)?;
+            fs::rename(&temporary, &path).map_err(fail)?;
+            File::open(root).and_then(|directory| directory.sync_all()).map_err(fail)?;
+            return Ok(());
+        }
+        Err(error) => return Err(fail(error)),
+    }
+    if found == LAYOUT_VERSION.to_string() {
+        Ok(())
+    } else {
+        Err(OpenError::UnknownVersion { path: root.to_path_buf(), found, known: LAYOUT_VERSION })
+    }
+}
+
+/// Removes files that were being added, and journals that never got their name.
+fn sweep_leftovers(disk: &dyn Disk) -> io::Result<()> {
+    for name in disk.list(PARTIAL)?.iter().filter(|name| name.starts_with(STAGE_PREFIX)) {
+        disk.unlink(&format!("{PARTIAL}/{name}"))?;
+    }
+    for name in disk.list(journal::DIRECTORY)?.iter().filter(|name| name.ends_with(".tmp")) {
+        disk.unlink(&format!("{}/{name}", journal::DIRECTORY))?;
+    }
+    Ok(())
+}
+
+/// Reads the newest journal, or begins the first one, and removes those it replaces.
+fn open_journal(root: &Path, disk: &dyn Disk) -> Result<(Journal, Decoded), OpenError> {
+    let fail = |source: io::Error| refused(root, source);
+    let numbers = numbers::<u64>(&disk.list(journal::DIRECTORY).map_err(fail)?);
+    let Some(&number) = numbers.last() else {
+        let journal = Journal::create(disk, None, &[]).map_err(fail)?;
+        return Ok((journal, Decoded::default()));
+    };
+    let file = disk.open(&journal::path(number), Mode::Read).map_err(fail)?;
+    let size = file.stat().map_err(fail)?.size;
+    let bytes = match usize::try_from(size) {
+        Ok(length) if size <= MAX_JOURNAL_BYTES => file.read(0, length).map_err(fail)?,
+        _ => return Err(fail(io::ErrorKind::FileTooLarge.into())),
+    };
+    let decoded = journal::decode_records(&bytes).map_err(|source| OpenError::Journal {
+        path: root.to_path_buf(),
+        number,
+        source,
+    })?;
+    let journal = Journal::resume(disk, number, decoded.valid).map_err(fail)?;
+    if numbers.len() > 1 {
+        // The newest replaces them only once its name is durable.
+        disk.sync_dir(journal::DIRECTORY).map_err(fail)?;
+        for old in &numbers[..numbers.len() - 1] {
+            disk.unlink(&journal::path(*old)).map_err(fail)?;
+        }
+    }
+    Ok((journal, decoded))
+}
+
+/// Finds the end of the packs and cuts a torn block off.
+fn find_tail(disk: &dyn Disk) -> io::Result<Tail> {
+    let numbers = numbers::<u32>(&disk.list(packs::DIRECTORY)?);
+    let Some(&pack) = numbers.last() else { return Ok(Tail::default()) };
+    let bytes = packs::read(disk, pack)?;
+    let scanned = packs::scan(&bytes);
+    let file = disk.open(&packs::path(pack), Mode::Write)?;
+    if scanned.valid < bytes.len() {
+        file.set_len(scanned.valid as u64)?;
+    }
+    if !bytes.starts_with(&packs::header()) {
+        // The header was not synced, or is damaged.
+        file.write(0, &packs::header())?;
+    }
+    // Blocks behind the last commit are whole, but perhaps only in memory. Rows for them may be written soon.
+    file.sync()?;
+    disk.sync_dir(packs::DIRECTORY)?;
+    Ok(Tail { pack, length: scanned.valid.max(packs::HEADER_BYTES) as u64 })
+}
+
+/// Opens the index and brings it up to date; rebuilds it when that cannot be done.
+fn open_index(
+    root: &Path,
+    disk: &dyn Disk,
+    home: &dyn IndexHome,
+    facts: &Facts,
+    decoded: &Decoded,
+    position: Position,
+    tail: Tail,
+) -> Result<Box<dyn Index>, OpenError> {
+    let now = super::index::State { journal: position, packs: tail };
+    let current = home.open().and_then(|index| {
+        let lag = Lag::between(index.state()?, now, decoded);
+        match lag {
+            Lag::None => Ok(Some(index)),
+            Lag::Some(from) => {
+                rebuild::catch_up(disk, &*index, facts, decoded, from, now)?;
+                Ok(Some(index))
+            }
+            Lag::Unknown => Ok(None),
+        }
+    });
+    match current {
+        Ok(Some(index)) => return Ok(index),
+        Ok(None) => tracing::debug!("the block index is new or of another history; building it"),
+        Err(error) => tracing::warn!(%error, "the block index is broken; rebuilding it"),
+    }
+    home.move_aside().map_err(|source| refused(root, source))?;
+    let built = home.open().and_then(|index| {
+        rebuild::rebuild(disk, &*index, facts, now)?;
+        Ok(index)
+    });
+    built.map_err(|source| OpenError::Index { path: root.to_path_buf(), source })
+}
+
+/// The names that are numbers, in order.
+pub(crate) fn numbers<N: std::str::FromStr + Ord>(names: &[String]) -> Vec<N> {
+    let mut numbers: Vec<N> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    numbers.sort();
+    numbers
+}
+
+fn refused(path: &Path, source: io::Error) -> OpenError {
+    let path = path.to_path_buf();
+    match source.kind() {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => OpenError::ReadOnly { path, source },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => OpenError::Full { path },
+        _ => OpenError::Io { path, source },
+    }
+}
