@@ -5,7 +5,13 @@
 //! while somebody works on them, and vanishes with the process. This module imports the store and the walking half of
 //! `dag`. It never fetches: what is not on this disk is missing.
 
+mod gc;
+pub(crate) mod lease;
 mod pins;
+pub(crate) mod walk;
+
+pub use gc::{GcError, GcReport};
+pub use lease::Lease;
 
 use cid::Cid;
 
@@ -33,3 +39,6 @@ pub struct Keep {
     /// all the same, and the partial files of missing members are not removed. The root may be missing too.
     pub incomplete: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //!
 //! Imports the store. It never returns before what it did is durable.
 
+use super::walk::{Live, Need};
 use super::{Keep, Pin};
 use crate::store::guard::read;
 use crate::store::record::Record;
@@ -13,8 +14,11 @@ impl Store {
     /// before.
     ///
     /// # Errors
-    /// As [`Store::commit`].
+    /// [`StoreError::Incomplete`] and [`StoreError::Undecodable`] when a block of it is missing or cannot be followed: what
+    /// is pinned is whole. Otherwise as [`Store::commit`].
     pub fn pin(&self, cid: &Cid, name: &str) -> Result<(), StoreError> {
+        let _gate = read(&self.inner.gate);
+        Live::default().walk(&self.inner, cid, Need::Whole)?;
         self.inner.commit_with(&[Record::Pin(Pin { cid: *cid, name: name.to_owned() })])
     }
 
@@ -40,8 +44,15 @@ impl Store {
     /// everything that was put before.
     ///
     /// # Errors
-    /// As [`Store::commit`].
+    /// As [`Store::pin`], for the root and every member; none of them need be there when the keep is flagged incomplete.
     pub fn keep(&self, keep: Keep) -> Result<(), StoreError> {
+        let _gate = read(&self.inner.gate);
+        if !keep.incomplete {
+            let mut live = Live::default();
+            for cid in std::iter::once(&keep.root).chain(&keep.members) {
+                live.walk(&self.inner, cid, Need::Whole)?;
+            }
+        }
         self.inner.commit_with(&[Record::Keep(keep)])
     }
 

@@ -3,13 +3,15 @@
 //! Imports its siblings. It never writes a row whose fact is not synced, nor a fact whose bytes are not.
 
 use super::guard::{lock, read, write};
+use super::handles::Target;
 use super::index::{Location, State, hash_bytes};
 use super::journal::{AppendError, Journal};
-use super::packs::{PackError, Tail};
+use super::packs::{self, PackError, Tail};
 use super::pending::Frozen;
 use super::record::{MAX_RECORD_BYTES, Record};
 use super::{Inner, Store, StoreError, error::Doing as _, files};
 use crate::block::Block;
+use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +44,7 @@ impl Inner {
             return Ok(());
         }
         let hash = hash_bytes(block.cid().hash());
+        lock(&self.leases).saw_block(&hash);
         if self.places(&hash, false)?.is_empty() { self.append_block(block, &hash) } else { Ok(()) }
     }
 
@@ -139,6 +142,59 @@ impl Inner {
         self.index.set_state(state)?;
         write(&self.pending).frozen.retain(|frozen| !batches.iter().any(|done| Arc::ptr_eq(done, frozen)));
         Ok(())
+    }
+
+    /// Copies the blocks of a pack that the index points at behind all others, and commits; the pack is free to go then.
+    /// The caller holds the gate alone.
+    pub(crate) fn rewrite_pack(&self, pack: u32) -> Result<(), StoreError> {
+        {
+            let mut packs = lock(&self.packs);
+            if packs.tail().pack == pack {
+                packs.roll().map_err(|error| match error {
+                    PackError::Write(error) => StoreError::io("begin a pack", error),
+                    PackError::Sync(error) => self.poison(StoreError::io("sync a full pack", error)),
+                })?;
+            }
+        }
+        let bytes = packs::read(&*self.disk, pack).doing(|| format!("read pack {pack}"))?;
+        let scanned = packs::scan(&bytes);
+        let mut lost = !scanned.damaged.is_empty();
+        for packed in scanned.blocks {
+            let hash = hash_bytes(packed.cid.hash());
+            let here = |location: &Location| {
+                matches!(location, Location::Pack { pack: at, offset, .. }
+                    if *at == pack && *offset as usize == packed.data.start)
+            };
+            if self.index.locations(&hash)?.iter().any(here) {
+                let data = Bytes::copy_from_slice(&bytes[packed.data.clone()]);
+                match Block::verify(packed.cid, data) {
+                    Ok(block) => self.append_block(&block, &hash)?,
+                    Err(_) => lost = true,
+                }
+            }
+        }
+        self.commit_with(&[])?;
+        if lost {
+            tracing::warn!(pack, "blocks of a damaged pack are lost");
+            self.drop_rows(pack)?;
+        }
+        self.handles.forget(Target::Pack(pack));
+        Ok(())
+    }
+
+    /// Removes the rows that still point into a pack that is about to go.
+    fn drop_rows(&self, gone: u32) -> Result<(), StoreError> {
+        let mut keys = Vec::new();
+        self.index.for_each(&[], &mut |key, value| {
+            if matches!(Location::decode(key, value), Some((_, Location::Pack { pack, .. })) if pack == gone) {
+                keys.push(key.to_vec());
+            }
+            true
+        })?;
+        for key in keys {
+            self.index.remove(&key)?;
+        }
+        Ok(self.index.flush()?)
     }
 
     pub(crate) fn check_poisoned(&self) -> Result<(), StoreError> {

@@ -10,6 +10,7 @@ use super::pending::Rows;
 use super::record::{Link, Record};
 use super::{Inner, Store, StoreError, error::Doing as _};
 use crate::dag::{Hashed, Leaf, Tree};
+use crate::pin::Lease;
 use cid::Cid;
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
@@ -81,7 +82,7 @@ impl Store {
         let number = self.inner.next_stage.fetch_add(1, Ordering::Relaxed);
         let path = format!("{PARTIAL}/{STAGE_PREFIX}{number}");
         let file = self.inner.disk.open(&path, Mode::Truncate).doing(|| format!("make `{path}`"))?;
-        Ok(Staged { inner: self.inner.clone(), file, path: Some(path) })
+        Ok(Staged { inner: self.inner.clone(), file, path: Some(path), _lease: self.inner.lease() })
     }
 
     /// Links and indexes a blob that already lies in `blobs/sha256/`: writes nothing but rows and nodes. The caller has
@@ -91,6 +92,7 @@ impl Store {
     /// [`StoreError::WrongSize`] when there is no such blob of that size.
     pub fn index_file(&self, hashed: &Hashed, tree: &Tree) -> Result<FileInfo, StoreError> {
         let path = blob_path(&hashed.digest);
+        let _gate = read(&self.inner.gate);
         let stat = self.inner.disk.stat(&path).doing(|| format!("look at `{path}`"))?;
         match stat {
             Some(stat) if stat.size == hashed.size => self.inner.link_tree(hashed, tree, stat),
@@ -109,6 +111,7 @@ pub struct Staged {
     file: Arc<dyn DiskFile>,
     /// Gone once the file has its final name.
     path: Option<String>,
+    _lease: Lease,
 }
 
 impl Staged {
@@ -138,6 +141,7 @@ impl Staged {
             return Err(StoreError::WrongSize { subject, expected: hashed.size, found });
         }
         let inner = self.inner.clone();
+        let _gate = read(&inner.gate);
         let path = self.path.as_ref().expect("the path is taken by this function only, which consumes the value");
         let named = inner.name_blob(&*self.file, path, &hashed.digest)?;
         if named.moved {
@@ -206,6 +210,7 @@ impl Inner {
         }
         let known = read(&self.facts).by_cid(&tree.root);
         if let Some(link) = known.filter(|link| link.digest == hashed.digest && link.mtime == stat.mtime) {
+            lock(&self.leases).saw_link(link.id);
             return Ok(self.info(&link));
         }
         let id = write(&self.facts).take_id();
@@ -224,6 +229,7 @@ impl Inner {
     /// Adds a link and its rows to what the next commit publishes.
     pub(crate) fn add_link(&self, link: Link, rows: impl FnOnce() -> Rows) -> FileInfo {
         let info = self.info(&link);
+        lock(&self.leases).saw_link(link.id);
         let mut pending = write(&self.pending);
         pending.current.links.push(link.id);
         pending.current.renamed = true;

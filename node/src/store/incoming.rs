@@ -4,13 +4,14 @@
 
 use super::disk::{DiskFile, Mode};
 use super::files::{FileInfo, PARTIAL};
-use super::guard::write;
+use super::guard::{read, write};
 use super::index::{Location, hash_bytes};
 use super::pending::{Partial, Rows};
 use super::record::Link;
 use super::{Blockstore as _, Inner, Store, StoreError, error::Doing as _};
 use crate::block::{Block, CODEC_RAW};
 use crate::dag;
+use crate::pin::Lease;
 use bytes::Bytes;
 use cid::Cid;
 use std::ops::Range;
@@ -36,7 +37,16 @@ impl Store {
         let id = write(&self.inner.facts).take_id();
         let partial = Arc::new(Partial { id, file: file.clone(), rows: RwLock::new(Rows::default()) });
         pending.partials.insert(*cid, partial.clone());
-        Ok(Incoming { inner: self.inner.clone(), cid: *cid, size, expected: digest, path, file, partial })
+        Ok(Incoming {
+            inner: self.inner.clone(),
+            cid: *cid,
+            size,
+            expected: digest,
+            path,
+            file,
+            partial,
+            _lease: self.inner.lease(),
+        })
     }
 }
 
@@ -51,6 +61,7 @@ pub struct Incoming {
     path: String,
     file: Arc<dyn DiskFile>,
     partial: Arc<Partial>,
+    _lease: Lease,
 }
 
 impl Incoming {
@@ -129,6 +140,7 @@ impl Incoming {
             self.discard()?;
             return Err(StoreError::WrongSize { subject: self.cid.to_string(), expected: self.size, found });
         }
+        let _gate = read(&self.inner.gate);
         let cumulative = self.cumulative();
         let named = self.inner.name_blob(&*self.file, &self.path, &digest)?;
         if !named.moved {

@@ -125,8 +125,8 @@ pub(crate) trait Index: Send + Sync + Debug {
     fn insert(&self, key: &[u8], value: &Value) -> Result<(), IndexError>;
     /// Removes a row.
     fn remove(&self, key: &[u8]) -> Result<(), IndexError>;
-    /// Calls `row` for every row in key order, until it says `false`.
-    fn for_each(&self, row: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), IndexError>;
+    /// Calls `row` for every row from key `from` on, in key order, until it says `false`. `row` does not call back.
+    fn for_each(&self, from: &[u8], row: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), IndexError>;
     /// Makes everything so far durable.
     fn flush(&self) -> Result<(), IndexError>;
     /// The state, as last set; `None` when there is none or it is not one.
@@ -178,8 +178,8 @@ impl Index for SledIndex {
         Ok(())
     }
 
-    fn for_each(&self, row: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), IndexError> {
-        for entry in self.rows.iter() {
+    fn for_each(&self, from: &[u8], row: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), IndexError> {
+        for entry in self.rows.range(from..) {
             let (key, value) = entry?;
             if !row(&key, &value) {
                 break;

@@ -22,19 +22,20 @@ mod commit;
 mod disk;
 mod error;
 mod facts;
-mod files;
+pub(crate) mod files;
 pub(crate) mod guard;
-mod handles;
+pub(crate) mod handles;
 mod incoming;
-mod index;
+pub(crate) mod index;
 mod journal;
 mod memory;
-mod open;
-mod packs;
+pub(crate) mod open;
+pub(crate) mod packs;
 mod pending;
 mod read;
 mod rebuild;
 pub(crate) mod record;
+mod usage;
 
 pub use error::{OpenError, StoreError};
 pub use files::{FileInfo, Staged};
@@ -43,8 +44,10 @@ pub use index::IndexError;
 pub use journal::JournalError;
 pub use memory::MemoryStore;
 pub use open::StoreOptions;
+pub use usage::Usage;
 
 use crate::block::Block;
+use crate::pin::lease::Leases;
 use bytes::Bytes;
 use cid::Cid;
 use disk::Disk;
@@ -90,6 +93,8 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) disk: Arc<dyn Disk>,
+    /// Shared by those who bring something in, so that a collection that sweeps is alone.
+    pub(crate) gate: RwLock<()>,
     /// Naming a file and linking it is one step.
     pub(crate) naming: Mutex<()>,
     /// One check of a changed file at a time.
@@ -99,6 +104,7 @@ pub(crate) struct Inner {
     pub(crate) packs: Mutex<Packs>,
     pub(crate) pending: RwLock<Pending>,
     pub(crate) facts: RwLock<Facts>,
+    pub(crate) leases: Mutex<Leases>,
     pub(crate) index: Box<dyn Index>,
     pub(crate) handles: Handles,
     /// Set once a sync failed: what was thought to be written may be gone.
@@ -110,4 +116,4 @@ pub(crate) struct Inner {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

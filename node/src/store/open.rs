@@ -13,6 +13,7 @@ use super::packs::{self, Packs, Tail};
 use super::pending::Pending;
 use super::rebuild::{self, Lag};
 use super::{Inner, OpenError, Store};
+use crate::pin::lease::Leases;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
@@ -133,6 +134,8 @@ impl Store {
             packs: Mutex::new(Packs::resume(disk.clone(), tail).map_err(fail)?),
             disk,
             checking: Mutex::new(()),
+            gate: RwLock::new(()),
+            leases: Mutex::new(Leases::default()),
             naming: Mutex::new(()),
             journal: Mutex::new(journal),
             pending: RwLock::new(Pending::default()),

@@ -101,6 +101,11 @@ fn block_at(input: &[u8], at: usize) -> Option<Packed> {
     Some(Packed { cid, record: at..data.end + 4, data })
 }
 
+/// Bytes of a record beside its data, for a CIDv1 with a multihash of this length.
+pub(crate) fn overhead(hash_bytes: usize) -> u64 {
+    (BLOCK_HEADER_BYTES + 2 + hash_bytes + 4) as u64
+}
+
 /// The bytes that begin every pack.
 pub(crate) fn header() -> Vec<u8> {
     [MAGIC.as_slice(), &VERSION.to_le_bytes()].concat()

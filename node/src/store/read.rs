@@ -39,7 +39,7 @@ impl Blockstore for Store {
         if let Some(block) = Block::inline(cid)? {
             return Ok(Some(block.into_data()));
         }
-        self.inner.read_block(&hash_bytes(cid.hash()))
+        self.inner.read_block(&hash_bytes(cid.hash()), true)
     }
 
     fn size(&self, cid: &Cid) -> Result<Option<u64>, StoreError> {
@@ -50,6 +50,7 @@ impl Blockstore for Store {
     }
 
     fn put(&self, block: &Block) -> Result<(), StoreError> {
+        let _gate = read(&self.inner.gate);
         self.inner.put(block)
     }
 }
@@ -95,10 +96,15 @@ impl Inner {
         Ok(places)
     }
 
+    /// Reads a block that does not lie in a file still being received only: it is durable, or will be at the next commit.
+    pub(crate) fn read_committed_block(&self, hash: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.read_block(hash, false)
+    }
+
     /// Reads a block from wherever it lies.
-    pub(crate) fn read_block(&self, hash: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    fn read_block(&self, hash: &[u8], partials: bool) -> Result<Option<Bytes>, StoreError> {
         for attempt in 1.. {
-            let places = self.places(hash, true)?;
+            let places = self.places(hash, partials)?;
             let mut moved = false;
             for place in &places {
                 match self.read_place(place)? {
