@@ -88,7 +88,7 @@ mod tests {
             size: size as u64,
         };
         let mut leaves: Vec<Leaf> = repeat_n(leaf(CHUNK_BYTES), size / CHUNK_BYTES).collect();
-        if size % CHUNK_BYTES != 0 {
+        if !size.is_multiple_of(CHUNK_BYTES) {
             leaves.push(leaf(size % CHUNK_BYTES));
         }
         balanced(&leaves)

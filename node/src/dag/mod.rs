@@ -9,10 +9,12 @@
 //! it never trusts a size that a node states, and never recurses on what somebody else built.
 
 mod build;
+mod chunk;
 mod codec;
 mod walk;
 
 pub use build::{Leaf, Tree, balanced};
+pub use chunk::{Hashed, IN_FLIGHT_BYTES, Sink, hash_file, hash_leaves, ingest};
 pub use codec::{
     CodecError, Kind, Link, MAX_NODE_LINKS, PbNode, UnixFs, decode_node, decode_unixfs, encode_node, encode_unixfs,
 };
