@@ -71,6 +71,42 @@ impl Block {
             .then(|| Self { cid: *cid, data: Bytes::copy_from_slice(cid.hash().digest()) }))
     }
 
+    /// Hashes `data` with the function that multihash `code` names, truncated to `length` bytes: how a Bitswap peer
+    /// says what it sends, since the wire carries everything of a CID but its digest.
+    ///
+    /// # Errors
+    /// [`BlockError::TooLarge`] past [`MAX_BLOCK_BYTES`]; [`BlockError::Cid`] for a hash or length that is refused.
+    pub(crate) fn hash_as(codec: u64, code: u64, length: usize, data: Bytes) -> Result<Self, BlockError> {
+        let mut digest = [0; 64];
+        let full = match code {
+            HASH_IDENTITY if data.len() <= digest.len() => {
+                digest[..data.len()].copy_from_slice(&data);
+                data.len()
+            }
+            HASH_SHA2_256 => {
+                digest[..32].copy_from_slice(&Sha256::digest(&data));
+                32
+            }
+            HASH_SHA2_512 => {
+                digest.copy_from_slice(&Sha512::digest(&data));
+                64
+            }
+            _ => return Err(CidError::UnknownHash { code }.into()),
+        };
+        let wrapped = Multihash::wrap(code, &digest[..length.min(full)]).expect("at most 64 bytes fit a multihash");
+        let cid = Cid::new_v1(codec, wrapped);
+        check_cid(&cid)?;
+        if data.len() > MAX_BLOCK_BYTES {
+            return Err(BlockError::TooLarge { cid, size: data.len() });
+        }
+        Ok(Self { cid, data })
+    }
+
+    /// The same bytes under another CID of the same multihash (another version or codec); `None` when it differs.
+    pub(crate) fn under(self, cid: Cid) -> Option<Self> {
+        (self.cid.hash() == cid.hash()).then_some(Self { cid, data: self.data })
+    }
+
     /// The CID, in the version and codec it was asked for.
     pub fn cid(&self) -> &Cid {
         &self.cid

@@ -1,0 +1,287 @@
+//! Bitswap, both halves, over libp2p streams.
+//!
+//! [`wire`] is the protocol's bytes, `schedule` decides who is asked for what, `receive` reads streams and checks
+//! what arrives, [`session`] is what a fetch holds, `serve` answers other peers, [`behaviour`] ties all of it to the
+//! swarm. The swarm's task carries no data: each stream is read by a task of its own, hashing happens on blocking
+//! threads, and every queue between them is bounded.
+//!
+//! May import [`crate::block`] and the `Blockstore` seam of [`crate::store`]. It never dials, never writes to the
+//! store, and never hands out bytes that were not hashed.
+
+pub mod behaviour;
+mod receive;
+mod schedule;
+mod serve;
+pub mod session;
+pub mod wire;
+
+use crate::store::Blockstore;
+use behaviour::{InboundSlot, OpenError, Opener, Version};
+use cid::Cid;
+use futures::AsyncWriteExt as _;
+use libp2p::PeerId;
+use libp2p::swarm::{ConnectionId, Stream};
+use schedule::{Action, Schedule};
+use serve::{Ledgers, Serving};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How often late peers are looked for: a fifth of the shortest patience.
+const TICK: Duration = Duration::from_millis(200);
+/// Longest time one write to a peer may take: a block of 256 KiB at 10 KiB/s. A peer that reads slower is cut off.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Messages with blocks that are hashed or wait for it, of all peers together: 4 MiB at the usual block size.
+const MAX_HASHING: usize = 16;
+/// Signals to the owner of the swarm that may wait; a full queue drops a search, which is repeated anyway.
+const MAX_SIGNALS: usize = 64;
+
+/// What the exchange asks of the owner of the swarm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal {
+    /// Find providers of this CID and connect to them.
+    Seek(Cid),
+    /// Disconnect this peer and refuse it from now on.
+    Ban(PeerId),
+}
+
+/// Bytes and blocks exchanged with one peer since it connected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Block bytes received that somebody waited for.
+    pub received: u64,
+    /// Block bytes sent.
+    pub sent: u64,
+    /// Block bytes received twice or never asked for.
+    pub wasted: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    received: AtomicU64,
+    sent: AtomicU64,
+    wasted: AtomicU64,
+}
+
+struct Peer {
+    openers: Vec<(ConnectionId, Opener)>,
+    wake: Arc<Notify>,
+    token: CancellationToken,
+    counters: Arc<Counters>,
+}
+
+struct Inner {
+    schedule: Mutex<Schedule>,
+    peers: Mutex<HashMap<PeerId, Peer>>,
+    ledgers: Ledgers,
+    store: Arc<dyn Blockstore>,
+    serving: AtomicBool,
+    hashing: Arc<Semaphore>,
+    signals: mpsc::Sender<Signal>,
+    runtime: Handle,
+    tasks: TaskTracker,
+    token: CancellationToken,
+}
+
+/// The exchange; clones share it.
+#[derive(Clone)]
+pub struct Exchange(Arc<Inner>);
+
+/// A lock whose holders never panic half-way through a change; if one did, its state is still sound.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Exchange {
+    /// An exchange that serves from `store` (once [`Exchange::set_serving`] allows it) and runs its tasks on `runtime`.
+    /// The receiver carries what the owner of the swarm is to do.
+    pub fn new(
+        store: Arc<dyn Blockstore>,
+        runtime: Handle,
+        tasks: TaskTracker,
+        token: CancellationToken,
+    ) -> (Self, mpsc::Receiver<Signal>) {
+        let (signals, receiver) = mpsc::channel(MAX_SIGNALS);
+        let exchange = Self(Arc::new(Inner {
+            schedule: Mutex::default(),
+            peers: Mutex::default(),
+            ledgers: Ledgers::default(),
+            store,
+            serving: AtomicBool::new(false),
+            hashing: Arc::new(Semaphore::new(MAX_HASHING)),
+            signals,
+            runtime,
+            tasks,
+            token,
+        }));
+        let ticking = exchange.clone();
+        exchange.spawn(async move {
+            let mut ticks = tokio::time::interval(TICK);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                ticking.with_schedule(|schedule| schedule.tick(Instant::now()));
+            }
+        });
+        (exchange, receiver)
+    }
+
+    /// Whether other peers get blocks from us. Off until the user asks for it.
+    pub fn set_serving(&self, serving: bool) {
+        self.0.serving.store(serving, Ordering::Relaxed);
+    }
+
+    /// Tells peers that wait for this block that it is here now.
+    pub fn announce_stored(&self, cid: &Cid) {
+        if self.0.serving.load(Ordering::Relaxed) {
+            self.0.ledgers.stored(cid);
+        }
+    }
+
+    /// What was exchanged with a connected peer.
+    pub fn traffic(&self, peer: &PeerId) -> Traffic {
+        let peers = lock(&self.0.peers);
+        peers.get(peer).map_or(Traffic::default(), |peer| Traffic {
+            received: peer.counters.received.load(Ordering::Relaxed),
+            sent: peer.counters.sent.load(Ordering::Relaxed),
+            wasted: peer.counters.wasted.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Runs `task` until it ends or the node shuts down.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let token = self.0.token.clone();
+        self.0.tasks.spawn_on(
+            async move {
+                token.run_until_cancelled(task).await;
+            },
+            &self.0.runtime,
+        );
+    }
+
+    /// One short look at the schedule, then whatever it asks for.
+    fn with_schedule<T>(&self, look: impl FnOnce(&mut Schedule) -> T) -> T {
+        let (value, actions) = {
+            let mut schedule = lock(&self.0.schedule);
+            let value = look(&mut schedule);
+            (value, schedule.take_actions())
+        };
+        for action in actions {
+            let signal = match action {
+                Action::Seek(cid) => Signal::Seek(cid),
+                Action::Ban(peer) => Signal::Ban(peer),
+            };
+            if self.0.signals.try_send(signal).is_err() {
+                tracing::debug!("the swarm is busy, a search is put off");
+            }
+        }
+        value
+    }
+
+    pub(crate) fn is_busy_with(&self, peer: &PeerId) -> bool {
+        lock(&self.0.schedule).expects_from(peer) || self.0.ledgers.is_busy_with(peer)
+    }
+
+    pub(crate) fn connected(&self, peer: PeerId, connection: ConnectionId, opener: Opener) {
+        let mut peers = lock(&self.0.peers);
+        let entry = peers.entry(peer).or_insert_with(|| {
+            let (wake, token) = (Arc::new(Notify::new()), self.0.token.child_token());
+            let exchange = self.clone();
+            let (wants, cut) = (wake.clone(), token.clone());
+            self.0.tasks.spawn_on(
+                async move {
+                    cut.run_until_cancelled(exchange.send_wants(peer, wants)).await;
+                },
+                &self.0.runtime,
+            );
+            Peer { openers: Vec::new(), wake, token, counters: Arc::default() }
+        });
+        entry.openers.push((connection, opener));
+        let wake = entry.wake.clone();
+        drop(peers);
+        self.with_schedule(|schedule| schedule.peer_connected(peer, wake, Instant::now()));
+    }
+
+    pub(crate) fn disconnected(&self, peer: PeerId, connection: ConnectionId) {
+        let mut peers = lock(&self.0.peers);
+        let Some(entry) = peers.get_mut(&peer) else { return };
+        entry.openers.retain(|(id, _)| *id != connection);
+        if !entry.openers.is_empty() {
+            return;
+        }
+        entry.token.cancel();
+        peers.remove(&peer);
+        drop(peers);
+        self.0.ledgers.forget(&peer);
+        self.with_schedule(|schedule| schedule.peer_disconnected(&peer, Instant::now()));
+    }
+
+    /// Starts a reader for an inbound stream.
+    pub(crate) fn read(&self, peer: PeerId, stream: Stream, slot: InboundSlot) {
+        let exchange = self.clone();
+        self.spawn(async move {
+            if let Err(error) = exchange.receive(peer, stream).await {
+                tracing::debug!(%peer, %error, "a bitswap stream ended");
+            }
+            drop(slot);
+        });
+    }
+
+    async fn open(&self, peer: &PeerId) -> Result<(Stream, Version), OpenError> {
+        let opener =
+            lock(&self.0.peers).get(peer).and_then(|peer| peer.openers.last()).map(|(_, opener)| opener.clone());
+        opener.ok_or(OpenError::Closed)?.open().await
+    }
+
+    /// Sends what we want from a peer, on one stream, for as long as it is connected.
+    async fn send_wants(&self, peer: PeerId, wake: Arc<Notify>) {
+        let mut stream: Option<(Stream, Version)> = None;
+        loop {
+            wake.notified().await;
+            let mut wants = lock(&self.0.schedule).take_outbox(&peer);
+            if wants.is_empty() {
+                continue;
+            }
+            // A broken stream is opened once more; after that the connection is as good as gone.
+            for attempt in 0..2 {
+                let (sender, version) = match &mut stream {
+                    Some(open) => open,
+                    None => match self.open(&peer).await {
+                        Ok(open) => stream.insert(open),
+                        Err(error) => {
+                            tracing::debug!(%peer, %error, "no bitswap stream to the peer");
+                            break;
+                        }
+                    },
+                };
+                if *version < Version::V1_2 {
+                    // There a want is for the block itself, and silence is the only denial.
+                    wants.retain(|want| want.cancel || !want.have_only);
+                    wants.iter_mut().for_each(|want| want.send_dont_have = false);
+                }
+                let message = wire::encode_wants(&wants, false);
+                let write = async {
+                    sender.write_all(&message).await?;
+                    sender.flush().await
+                };
+                match tokio::time::timeout(WRITE_TIMEOUT, write).await {
+                    Ok(Ok(())) => break,
+                    _ if attempt == 0 => stream = None,
+                    _ => {
+                        tracing::debug!(%peer, "the peer does not read what we want");
+                        stream = None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn serving(&self) -> Serving {
+        Serving { exchange: self.clone() }
+    }
+}

@@ -1,0 +1,69 @@
+//! What a fetch holds while it waits for blocks.
+
+use super::{Exchange, lock};
+use crate::block::Block;
+use cid::Cid;
+use libp2p::PeerId;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Wants blocks and receives them, in whatever order they arrive. Dropping it takes back every want that nobody else
+/// shares.
+pub struct Session {
+    exchange: Exchange,
+    id: u64,
+    blocks: mpsc::UnboundedReceiver<Block>,
+}
+
+/// Nobody delivered anything in time.
+#[derive(Debug, Clone)]
+pub struct Starved {
+    /// Peers that were asked.
+    pub asked: usize,
+    /// Those that said they had it, or had delivered before.
+    pub holders: Vec<PeerId>,
+    /// How long nothing came.
+    pub waited: Duration,
+}
+
+impl Exchange {
+    /// Opens a session. It asks peers that lately delivered something first, then everybody who is connected.
+    pub fn session(&self) -> Session {
+        // Bounded by what the session's owner wants: one block a want, each counted before it is asked for.
+        let (sender, blocks) = mpsc::unbounded_channel();
+        let id = self.with_schedule(|schedule| schedule.open_session(sender, Instant::now()));
+        Session { exchange: self.clone(), id, blocks }
+    }
+}
+
+impl Session {
+    /// Wants these blocks, first come first asked. Wanting a block again before it came changes nothing.
+    pub fn want(&self, cids: impl IntoIterator<Item = Cid>) {
+        self.exchange.with_schedule(|schedule| schedule.want(self.id, cids, Instant::now()));
+    }
+
+    /// The next block, checked against its CID's hash (the CID may be another version or codec of the one wanted).
+    ///
+    /// # Errors
+    /// [`Starved`] when nothing comes for `patience`. The wants stay; waiting again is allowed.
+    pub async fn next(&mut self, patience: Duration) -> Result<Block, Starved> {
+        match tokio::time::timeout(patience, self.blocks.recv()).await {
+            Ok(Some(block)) => Ok(block),
+            _ => {
+                let (holders, asked) = lock(&self.exchange.0.schedule).asked_peers(self.id);
+                Err(Starved { asked, holders, waited: patience })
+            }
+        }
+    }
+
+    /// A block that already came, without waiting.
+    pub fn try_next(&mut self) -> Option<Block> {
+        self.blocks.try_recv().ok()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.exchange.with_schedule(|schedule| schedule.close_session(self.id));
+    }
+}

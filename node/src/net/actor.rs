@@ -1,0 +1,334 @@
+//! The one owner of the swarm.
+//!
+//! It dials what mDNS, the table and the exchange ask for, keeps the list of connected peers, and carries out
+//! [`Command`]s. It never waits for a peer: everything slow is a query whose answer comes as an event.
+
+use super::behaviour::{Behaviour, BehaviourEvent};
+use super::{NetError, PeerInfo};
+use crate::config::NetworkConfig;
+use crate::exchange::bitswap::{Exchange, Signal};
+use cid::Cid;
+use futures::StreamExt as _;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns};
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Named peers that are not connected are dialled again this often.
+const REDIAL_INTERVAL: Duration = Duration::from_secs(5);
+/// Peers found on the link that are dialled without being asked for: more would make a large LAN a full mesh.
+const MAX_FOUND_PEERS: usize = 64;
+/// Providers connected to for one search.
+const MAX_PROVIDERS: usize = 16;
+/// Longest agent name kept, in bytes: it is foreign text.
+const MAX_AGENT_BYTES: usize = 128;
+/// How long to wait for a listener to say what it is bound to.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What others ask of the swarm.
+#[derive(Debug)]
+pub(super) enum Command {
+    Listeners(oneshot::Sender<Vec<Multiaddr>>),
+    Listen(Multiaddr, oneshot::Sender<Result<(), NetError>>),
+    Peers(oneshot::Sender<Vec<PeerInfo>>),
+    Connect(Multiaddr, oneshot::Sender<Result<PeerId, NetError>>),
+    Provide(Cid, oneshot::Sender<bool>),
+    FindProviders(Cid, oneshot::Sender<Vec<PeerId>>),
+}
+
+struct Connected {
+    addresses: Vec<(ConnectionId, Multiaddr)>,
+    agent: String,
+}
+
+struct Search {
+    found: HashSet<PeerId>,
+    /// `None`: connect to whoever is found.
+    reply: Option<oneshot::Sender<Vec<PeerId>>>,
+}
+
+pub(super) struct Actor {
+    swarm: Swarm<Behaviour>,
+    exchange: Exchange,
+    commands: mpsc::Receiver<Command>,
+    signals: mpsc::Receiver<Signal>,
+    named: Vec<Multiaddr>,
+    connected: HashMap<PeerId, Connected>,
+    dials: HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<PeerId, NetError>>)>,
+    provides: HashMap<kad::QueryId, oneshot::Sender<bool>>,
+    searches: HashMap<kad::QueryId, Search>,
+}
+
+fn record_key(cid: &Cid) -> kad::RecordKey {
+    kad::RecordKey::new(&cid.hash().to_bytes())
+}
+
+fn peer_in(address: &Multiaddr) -> Option<PeerId> {
+    match address.iter().last() {
+        Some(Protocol::P2p(peer)) => Some(peer),
+        _ => None,
+    }
+}
+
+impl Actor {
+    pub(super) fn new(
+        swarm: Swarm<Behaviour>,
+        exchange: Exchange,
+        commands: mpsc::Receiver<Command>,
+        signals: mpsc::Receiver<Signal>,
+        config: &NetworkConfig,
+    ) -> Self {
+        Self {
+            swarm,
+            exchange,
+            commands,
+            signals,
+            named: config.peers.clone(),
+            connected: HashMap::new(),
+            dials: HashMap::new(),
+            provides: HashMap::new(),
+            searches: HashMap::new(),
+        }
+    }
+
+    /// Binds every address and waits until the swarm says so.
+    pub(super) async fn listen(&mut self, addresses: &[Multiaddr]) -> Result<(), NetError> {
+        for address in addresses {
+            let failed = |reason: String| NetError::Listen { address: address.clone(), reason };
+            let id = self.swarm.listen_on(address.clone()).map_err(|error| failed(error.to_string()))?;
+            let bound = async {
+                loop {
+                    match self.swarm.select_next_some().await {
+                        SwarmEvent::NewListenAddr { listener_id, .. } if listener_id == id => return Ok(()),
+                        SwarmEvent::ListenerClosed { listener_id, reason, .. } if listener_id == id => {
+                            return Err(reason.err().map_or("closed".to_owned(), |error| error.to_string()));
+                        }
+                        _ => {}
+                    }
+                }
+            };
+            match tokio::time::timeout(LISTEN_TIMEOUT, bound).await {
+                Ok(done) => done.map_err(failed)?,
+                Err(_) => return Err(failed("no interface has such an address".into())),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut redial = tokio::time::interval(REDIAL_INTERVAL);
+        loop {
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => return,
+                },
+                event = self.swarm.select_next_some() => self.on_event(event),
+                Some(signal) = self.signals.recv() => self.on_signal(signal),
+                _ = redial.tick() => self.redial(),
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Listeners(reply) => drop(reply.send(self.swarm.listeners().cloned().collect())),
+            Command::Listen(address, reply) => {
+                let bound = self.swarm.listen_on(address.clone());
+                let failed = |error: libp2p::TransportError<_>| NetError::Listen { address, reason: error.to_string() };
+                let _ = reply.send(bound.map(drop).map_err(failed));
+            }
+            Command::Peers(reply) => drop(reply.send(self.peers())),
+            Command::Connect(address, reply) => self.connect(address, reply),
+            Command::Provide(cid, reply) => match self.swarm.behaviour_mut().kad.start_providing(record_key(&cid)) {
+                Ok(query) => drop(self.provides.insert(query, reply)),
+                Err(error) => {
+                    tracing::warn!(%cid, %error, "too many announcements, this one is not kept");
+                    let _ = reply.send(false);
+                }
+            },
+            Command::FindProviders(cid, reply) => self.search(&cid, Some(reply)),
+        }
+    }
+
+    fn peers(&self) -> Vec<PeerInfo> {
+        let mut peers: Vec<_> = self
+            .connected
+            .iter()
+            .filter_map(|(peer, connected)| {
+                let (_, address) = connected.addresses.last()?;
+                let named = self.named.iter().any(|named| peer_in(named) == Some(*peer) || named == address);
+                Some(PeerInfo {
+                    peer: *peer,
+                    address: address.clone(),
+                    agent: connected.agent.clone(),
+                    named,
+                    traffic: self.exchange.traffic(peer),
+                })
+            })
+            .collect();
+        peers.sort_by_key(|info| info.peer);
+        peers
+    }
+
+    fn connect(&mut self, address: Multiaddr, reply: oneshot::Sender<Result<PeerId, NetError>>) {
+        if let Some(peer) = peer_in(&address).filter(|peer| self.connected.contains_key(peer)) {
+            let _ = reply.send(Ok(peer));
+            return;
+        }
+        let options = dial_options(&address);
+        let id = options.connection_id();
+        match self.swarm.dial(options) {
+            Ok(()) => drop(self.dials.insert(id, (address, reply))),
+            Err(error) => drop(reply.send(Err(NetError::Dial { address, reason: error.to_string() }))),
+        }
+    }
+
+    fn redial(&mut self) {
+        let is_connected = |address: &Multiaddr| match peer_in(address) {
+            Some(peer) => self.connected.contains_key(&peer),
+            None => self.connected.values().any(|known| known.addresses.iter().any(|(_, used)| used == address)),
+        };
+        let missing: Vec<_> = self.named.iter().filter(|address| !is_connected(address)).cloned().collect();
+        for address in missing {
+            if let Err(error) = self.swarm.dial(dial_options(&address)) {
+                tracing::debug!(%address, %error, "a named peer cannot be dialled");
+            }
+        }
+    }
+
+    fn search(&mut self, cid: &Cid, reply: Option<oneshot::Sender<Vec<PeerId>>>) {
+        let query = self.swarm.behaviour_mut().kad.get_providers(record_key(cid));
+        self.searches.insert(query, Search { found: HashSet::new(), reply });
+    }
+
+    fn on_signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::Seek(cid) => self.search(&cid, None),
+            Signal::Ban(peer) => {
+                tracing::warn!(%peer, "a peer sends blocks that nobody asked for, it is cut off");
+                self.swarm.behaviour_mut().banned.block_peer(peer);
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                tracing::debug!(peer = %peer_id, address = %endpoint.get_remote_address(), "connected");
+                let address = endpoint.get_remote_address().clone();
+                let known = self
+                    .connected
+                    .entry(peer_id)
+                    .or_insert_with(|| Connected { addresses: Vec::new(), agent: String::new() });
+                known.addresses.push((connection_id, address));
+                if let Some((_, reply)) = self.dials.remove(&connection_id) {
+                    let _ = reply.send(Ok(peer_id));
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                tracing::debug!(peer = %peer_id, ?cause, "disconnected");
+                if let Some(known) = self.connected.get_mut(&peer_id) {
+                    known.addresses.retain(|(id, _)| *id != connection_id);
+                    if known.addresses.is_empty() {
+                        self.connected.remove(&peer_id);
+                    }
+                }
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                tracing::debug!(%error, "a dial failed");
+                if let Some((address, reply)) = self.dials.remove(&connection_id) {
+                    let _ = reply.send(Err(NetError::Dial { address, reason: error.to_string() }));
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => self.on_found(found),
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
+                self.on_identified(peer_id, info);
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
+                id,
+                result,
+                step,
+                ..
+            })) => {
+                self.on_answer(id, result, step.last);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_found(&mut self, found: Vec<(PeerId, Multiaddr)>) {
+        for (peer, address) in found {
+            if self.connected.len() >= MAX_FOUND_PEERS || self.connected.contains_key(&peer) {
+                continue;
+            }
+            let options = DialOpts::peer_id(peer)
+                .addresses(vec![address])
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .build();
+            if let Err(error) = self.swarm.dial(options) {
+                tracing::debug!(%peer, %error, "a peer on the link is not dialled");
+            }
+        }
+    }
+
+    fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        if let Some(known) = self.connected.get_mut(&peer) {
+            let mut agent = info.agent_version;
+            agent.truncate(agent.floor_char_boundary(MAX_AGENT_BYTES));
+            known.agent = agent;
+        }
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        if info.protocols.iter().any(|protocol| kad.protocol_names().contains(protocol)) {
+            for address in info.listen_addrs {
+                kad.add_address(&peer, address);
+            }
+        }
+    }
+
+    fn on_answer(&mut self, id: kad::QueryId, result: kad::QueryResult, last: bool) {
+        match result {
+            kad::QueryResult::GetProviders(answer) => {
+                let Some(search) = self.searches.get_mut(&id) else { return };
+                let mut fresh = Vec::new();
+                if let Ok(kad::GetProvidersOk::FoundProviders { providers, .. }) = answer {
+                    for peer in providers {
+                        if search.found.len() < MAX_PROVIDERS && search.found.insert(peer) {
+                            fresh.push(peer);
+                        }
+                    }
+                }
+                if search.reply.is_none() {
+                    for peer in fresh.into_iter().filter(|peer| !self.connected.contains_key(peer)) {
+                        if let Err(error) = self.swarm.dial(peer) {
+                            tracing::debug!(%peer, %error, "a provider is not dialled");
+                        }
+                    }
+                }
+                if last && let Some(Search { found, reply: Some(reply) }) = self.searches.remove(&id) {
+                    let _ = reply.send(found.into_iter().collect());
+                }
+            }
+            kad::QueryResult::StartProviding(answer) => {
+                if let Some(reply) = self.provides.remove(&id) {
+                    let _ = reply.send(answer.is_ok());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn dial_options(address: &Multiaddr) -> DialOpts {
+    match peer_in(address) {
+        Some(peer) => DialOpts::peer_id(peer)
+            .addresses(vec![address.clone()])
+            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .build(),
+        None => DialOpts::unknown_peer_id().address(address.clone()).build(),
+    }
+}

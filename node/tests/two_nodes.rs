@@ -1,0 +1,194 @@
+//! Whole nodes on loopback: what one has, another gets, checked and once.
+
+use bytes::Bytes;
+use cid::Cid;
+use sha2::{Digest as _, Sha256};
+use shipfs_node::add::Content;
+use shipfs_node::config::{Config, NetworkConfig};
+use shipfs_node::fetch::{Expected, FetchError};
+use shipfs_node::node::Node;
+use std::time::Duration;
+use tempfile::TempDir;
+
+fn silent(_: u64) {}
+
+/// Bytes that repeat nowhere, the same at every run.
+fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut bytes: Vec<u8> = (0..length.div_ceil(8)).flat_map(|_| next().to_le_bytes()).collect();
+    bytes.truncate(length);
+    bytes
+}
+
+fn expected(bytes: &[u8]) -> Expected {
+    Expected { digest: Sha256::digest(bytes).into(), size: bytes.len() as u64 }
+}
+
+fn loopback() -> NetworkConfig {
+    let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")];
+    NetworkConfig { listen, mdns: false, ..NetworkConfig::lan() }
+}
+
+async fn serving(directory: &TempDir) -> (Node, String) {
+    let config = Config { network: loopback(), ..Config::offline(directory.path()) };
+    let node = Node::start(config).await.expect("starts");
+    node.serve(true).await.expect("serves");
+    let net = node.net().await.expect("online");
+    let address = net.listeners().await.expect("listens").remove(0);
+    let address = format!("{address}/p2p/{}", net.peer());
+    (node, address)
+}
+
+async fn fetching(directory: &TempDir, peers: &[&str]) -> Node {
+    let peers = peers.iter().map(|peer| peer.parse().expect("an address")).collect();
+    let network = NetworkConfig { peers, ..loopback() };
+    let config = Config { network, patience: Duration::from_secs(5), ..Config::offline(directory.path()) };
+    Node::start(config).await.expect("starts")
+}
+
+async fn add(node: &Node, bytes: &[u8]) -> Cid {
+    let lease = node.lease();
+    let content = Content::Bytes(Bytes::copy_from_slice(bytes));
+    let added = node.add(content, Some(expected(bytes)), &lease, &silent).await.expect("added");
+    node.pin(&added.cid, "test").await.expect("pinned");
+    added.cid
+}
+
+fn directories() -> (TempDir, TempDir) {
+    (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"))
+}
+
+/// Sizes: empty; one byte; one chunk and its neighbours; one full node of links and one past it (a level more).
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_every_shape_arrive_bit_for_bit() {
+    let (here, there) = directories();
+    let (source, address) = serving(&here).await;
+    let node = fetching(&there, &[&address]).await;
+    for size in [0, 1, 262_143, 262_144, 262_145, 3_000_000, 174 * 262_144, 174 * 262_144 + 1] {
+        let bytes = noise(size, size as u64);
+        let cid = add(&source, &bytes).await;
+        let lease = node.lease();
+        let got = node.get(&cid, Some(expected(&bytes)), 0, &lease, &silent).await.expect("fetched");
+        assert_eq!(std::fs::read(&got.path).expect("there") == bytes, true, "{size} bytes differ");
+        assert_eq!(node.store().file(&cid).expect("linked").size, size as u64);
+    }
+    node.commit().await.expect("durable");
+    node.shutdown().await.expect("shuts down");
+    source.shutdown().await.expect("shuts down");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cid_is_fetched_once_however_many_ask() {
+    let (here, there) = directories();
+    let (source, address) = serving(&here).await;
+    let node = fetching(&there, &[&address]).await;
+    let bytes = noise(8 << 20, 3);
+    let cid = add(&source, &bytes).await;
+    let lease = node.lease();
+    let gets = (0..4).map(|_| node.get(&cid, Some(expected(&bytes)), 0, &lease, &silent));
+    for got in futures::future::join_all(gets).await {
+        assert_eq!(got.expect("fetched").size, 8 << 20);
+    }
+    let peer = node.peers().await.into_iter().next().expect("one peer");
+    assert_eq!((peer.traffic.received / bytes.len() as u64, peer.traffic.wasted), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_another_digest_or_size_is_refused_and_leaves_nothing() {
+    let (here, there) = directories();
+    let (source, address) = serving(&here).await;
+    let node = fetching(&there, &[&address]).await;
+    let bytes = noise(1 << 20, 5);
+    let cid = add(&source, &bytes).await;
+    let lease = node.lease();
+    let wrong = Expected { digest: [7; 32], ..expected(&bytes) };
+    let error = node.get(&cid, Some(wrong), 0, &lease, &silent).await.expect_err("refused");
+    assert!(matches!(error, FetchError::Digest { expected: [7, ..], .. }), "{error}");
+    for size in [bytes.len() as u64 - 1, bytes.len() as u64 + 1] {
+        let wrong = Expected { size, ..expected(&bytes) };
+        assert!(node.get(&cid, Some(wrong), 0, &lease, &silent).await.is_err());
+    }
+    let error = node.get(&cid, None, 1000, &lease, &silent).await.expect_err("refused");
+    assert!(matches!(error, FetchError::TooLong { limit: 1000, .. }), "{error}");
+    assert!(node.store().file(&cid).is_none());
+    let partial = std::fs::read_dir(there.path().join("partial")).expect("a directory").count();
+    assert_eq!(partial, 0, "a partial file is left");
+    node.get(&cid, Some(expected(&bytes)), 0, &lease, &silent).await.expect("still to be had");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absent_block_is_an_error_that_says_who_was_asked() {
+    let (here, there) = directories();
+    let (_source, address) = serving(&here).await;
+    let mut config = Config { network: loopback(), ..Config::offline(there.path()) };
+    config.network.peers = vec![address.parse().expect("an address")];
+    config.patience = Duration::from_millis(700);
+    let node = Node::start(config).await.expect("starts");
+    let absent = shipfs_node::block::cid_of(0x55, b"nobody has this");
+    let error = node.get(&absent, None, 1000, &node.lease(), &silent).await.expect_err("absent");
+    assert!(matches!(&error, FetchError::Unavailable { asked: 1, holders, .. } if holders.is_empty()), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offline_node_says_so_at_once() {
+    let (here, _) = directories();
+    let node = Node::start(Config::offline(here.path())).await.expect("starts");
+    let absent = shipfs_node::block::cid_of(0x55, b"nobody has this");
+    let error = node.get(&absent, None, 1000, &node.lease(), &silent).await.expect_err("absent");
+    assert!(matches!(error, FetchError::Offline { .. }), "{error}");
+}
+
+/// A node that was not told to serve gives nothing away, not even that it has something.
+#[tokio::test(flavor = "multi_thread")]
+async fn c14_nothing_is_served_before_the_user_asks() {
+    let (here, there) = directories();
+    let (source, address) = serving(&here).await;
+    source.serve(false).await.expect("stops serving");
+    let mut config = Config { network: loopback(), ..Config::offline(there.path()) };
+    config.network.peers = vec![address.parse().expect("an address")];
+    config.patience = Duration::from_millis(700);
+    let node = Node::start(config).await.expect("starts");
+    let cid = add(&source, b"private").await;
+    let error = node.get(&cid, None, 1000, &node.lease(), &silent).await.expect_err("denied");
+    assert!(matches!(&error, FetchError::Unavailable { holders, .. } if holders.is_empty()), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_the_last_handle_stops_everything() {
+    let (here, there) = directories();
+    let (source, address) = serving(&here).await;
+    drop(source);
+    // The repository can be opened again, and nobody listens any more.
+    let again = loop {
+        match Node::start(Config::offline(here.path())).await {
+            Ok(node) => break node,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let node = fetching(&there, &[]).await;
+    node.go_online().await.expect("online");
+    assert!(node.connect(address.parse().expect("an address")).await.is_err());
+    drop(again);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_fetched_it_serves_to_the_next() {
+    let (here, there) = directories();
+    let last = tempfile::tempdir().expect("a directory");
+    let (source, address) = serving(&here).await;
+    let bytes = noise(5_000_000, 11);
+    let cid = add(&source, &bytes).await;
+    let (middle, second) = serving(&there).await;
+    middle.connect(address.parse().expect("an address")).await.expect("connects");
+    middle.get(&cid, Some(expected(&bytes)), 0, &middle.lease(), &silent).await.expect("fetched");
+    source.shutdown().await.expect("shuts down");
+    let third = fetching(&last, &[&second]).await;
+    let got = third.get(&cid, Some(expected(&bytes)), 0, &third.lease(), &silent).await.expect("fetched");
+    assert!(std::fs::read(got.path).expect("there") == bytes);
+}

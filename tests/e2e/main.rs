@@ -1,0 +1,3 @@
+//! What a user sees: the programs, end to end. One binary; a file of tests a topic.
+
+mod tidy;
