@@ -68,9 +68,6 @@ pub enum AddError {
         /// Bytes read.
         got: u64,
     },
-    /// A directory entry cannot be written.
-    #[error(transparent)]
-    Directory(#[from] dag::DirectoryError),
     /// The repository failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -185,7 +182,8 @@ fn present(store: &Store, expected: &Expected) -> Result<Option<(FileInfo, Tree)
 
 /// The DAG of a stored file, if it is the one that this node would make of the file.
 fn our_tree(store: &Store, info: &FileInfo) -> Result<Option<Tree>, StoreError> {
-    let (mut leaves, mut stack) = (Vec::new(), vec![(info.cid, dag::At { offset: 0, size: Some(info.size), depth: 0 })]);
+    let (mut leaves, mut stack) =
+        (Vec::new(), vec![(info.cid, dag::At { offset: 0, size: Some(info.size), depth: 0 })]);
     while let Some((cid, at)) = stack.pop() {
         if cid.codec() == CODEC_RAW {
             leaves.push(Leaf { cid, size: at.size.unwrap_or(0) });

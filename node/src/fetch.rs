@@ -446,10 +446,15 @@ impl FileFetch<'_> {
 
     fn session<'s>(&self, session: &'s mut Option<Session>, missing: &[Cid]) -> Result<&'s mut Session, FetchError> {
         if session.is_none() {
-            *session = Some(self.online.exchange().map_err(|error| match error {
-                NetError::Offline => FetchError::Offline { cid: missing.first().copied().unwrap_or(self.cid) },
-                other => other.into(),
-            })?.session());
+            *session = Some(
+                self.online
+                    .exchange()
+                    .map_err(|error| match error {
+                        NetError::Offline => FetchError::Offline { cid: missing.first().copied().unwrap_or(self.cid) },
+                        other => other.into(),
+                    })?
+                    .session(),
+            );
         }
         Ok(session.as_mut().expect("it was just opened"))
     }

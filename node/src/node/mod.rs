@@ -5,22 +5,17 @@
 //! gives), hashing and disk work on blocking threads beside it. Dropping the last handle stops everything.
 
 use crate::add::{self, AddError, Added, Content};
-use crate::block::Block;
 use crate::config::{Config, Network, NetworkConfig};
-use crate::dag::{self, BlockSource, DirectoryError, Entry, ReadError};
 use crate::exchange::bitswap::Exchange;
-use crate::fetch::{Expected, FetchError, FileFetch, GoOnline, unavailable};
+use crate::fetch::{Expected, FetchError, FileFetch, GoOnline};
 use crate::net::identity::{self, IdentityError};
 use crate::net::{Net, NetError, PeerInfo};
 use crate::pin::{GcError, GcReport, Lease};
 use crate::store::{Blockstore as _, FileInfo, OpenError, Store, StoreError, StoreOptions};
-use bytes::Bytes;
 use cid::Cid;
-use futures::Stream;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId};
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -34,8 +29,6 @@ const NETWORK_WORKERS: usize = 1;
 const BLOCKING_THREADS: usize = 64;
 /// How long shutdown waits for tasks that were told to stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most entries of a directory that is listed.
-const MAX_ENTRIES: usize = 100_000;
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -242,9 +235,8 @@ impl Node {
     ) -> Result<Added, AddError> {
         let (sender, receiver) = watch::channel(0);
         let (stop, guard) = self.stop();
-        let work = self.blocking(move |store| {
-            add::add(store, content, expected, &stop, &|done| drop(sender.send_replace(done)))
-        });
+        let work = self
+            .blocking(move |store| add::add(store, content, expected, &stop, &|done| drop(sender.send_replace(done))));
         let added = following(work, receiver, progress).await?;
         drop(guard);
         lease.hold(&added.cid);
@@ -252,18 +244,6 @@ impl Node {
             exchange.announce_stored(&added.cid);
         }
         Ok(added)
-    }
-
-    /// Takes a directory in. Returns its CID and its cumulative size.
-    ///
-    /// # Errors
-    /// [`AddError::Directory`] for names that no directory may hold.
-    pub async fn add_directory(&self, entries: Vec<Entry>, lease: &Lease) -> Result<(Cid, u64), AddError> {
-        let (block, cumulative) = dag::encode_directory(entries)?;
-        let cid = *block.cid();
-        lease.hold(&cid);
-        self.blocking(move |store| store.put(&block)).await?;
-        Ok((cid, cumulative))
     }
 
     /// Makes everything that was added or fetched so far durable.
@@ -335,19 +315,6 @@ impl Node {
     fn stop(&self) -> (CancellationToken, DropGuard) {
         let token = self.0.token.child_token();
         (token.clone(), token.drop_guard())
-    }
-
-    /// Reads part of a file, in order, from the repository or from peers, without keeping what comes from peers.
-    pub fn cat(&self, cid: &Cid, range: Range<u64>) -> impl Stream<Item = Result<Bytes, ReadError>> + Send + use<> {
-        dag::read_file(Arc::new(self.clone()), *cid, range, None)
-    }
-
-    /// Lists a directory.
-    ///
-    /// # Errors
-    /// [`DirectoryError`] when it is none, is too large, or has names that no directory may hold.
-    pub async fn list(&self, cid: &Cid) -> Result<Vec<Entry>, DirectoryError> {
-        dag::list_directory(self, cid, MAX_ENTRIES).await
     }
 
     /// Whether the block is in the repository.
@@ -447,34 +414,6 @@ impl GoOnline for Node {
         }
         self.runtime().handle().block_on(self.go_online())?;
         self.0.exchange.get().cloned().ok_or(NetError::Closed)
-    }
-}
-
-#[async_trait::async_trait]
-impl BlockSource for Node {
-    async fn block(&self, cid: &Cid) -> Result<Block, dag::BlockSourceError> {
-        let wanted = *cid;
-        if let Some(block) = Block::inline(cid)? {
-            return Ok(block);
-        }
-        let local = self.blocking(move |store| store.get(&wanted)).await?;
-        if let Some(block) = local.and_then(|bytes| Block::verify(*cid, bytes).ok()) {
-            return Ok(block);
-        }
-        self.go_online().await.map_err(|error| match error {
-            NetError::Offline => FetchError::Offline { cid: *cid },
-            other => other.into(),
-        })?;
-        let exchange = self.0.exchange.get().ok_or(NetError::Closed)?;
-        let mut session = exchange.session();
-        session.want([*cid]);
-        // The session wants one block, so whatever comes is that one.
-        loop {
-            let next = session.next(self.0.config.patience).await;
-            if let Some(block) = next.map_err(|starved| unavailable(*cid, starved))?.under(*cid) {
-                return Ok(block);
-            }
-        }
     }
 }
 
