@@ -25,9 +25,9 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Blocks of one file that are wanted at once. Peers get a few megabytes of them at a time; the rest is the queue that
-/// lets a fast peer take over what a slow one would have had.
-const MAX_WANTED: usize = 128;
+/// Blocks of one file that are wanted at once: 8 MiB, twice what one peer is asked for, so that a fast peer can take over
+/// what a slow one would have had. All of them may lie in memory, if this thread is slower than the network.
+const MAX_WANTED: usize = 32;
 /// Interior nodes wanted ahead of their leaves: each stands for 45 MiB, so two keep the queue full.
 const NODES_AHEAD: usize = 2;
 /// Bytes that may wait in memory for earlier ones before the digest; past it they are read back from the file.
