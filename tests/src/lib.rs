@@ -1,1 +1,8 @@
-//! End-to-end tests.
+//! What the end-to-end tests and the benchmarks share: images to push, programs to run, hosts to run them on.
+//!
+//! May import the crates under test as a user would. It never reaches the internet, and never leaves a process, a
+//! namespace or a mount behind.
+
+pub mod image;
+pub mod netns;
+pub mod program;

@@ -36,6 +36,11 @@ pub enum IdentityError {
     },
 }
 
+/// A new Ed25519 key that is kept nowhere.
+pub fn generate() -> Keypair {
+    Keypair::generate_ed25519()
+}
+
 /// Reads the key in `path`, or makes an Ed25519 key and keeps it there.
 ///
 /// The file appears complete or not at all, readable by its owner alone.
@@ -51,7 +56,7 @@ pub fn load_or_create(path: &Path) -> Result<Keypair, IdentityError> {
             Keypair::from_protobuf_encoding(&bytes).map_err(|_| IdentityError::Malformed { path: path.to_owned() })
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let key = Keypair::generate_ed25519();
+            let key = generate();
             let bytes = key.to_protobuf_encoding().expect("an Ed25519 key always has an encoding");
             let temporary = path.with_extension("new");
             let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;

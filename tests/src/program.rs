@@ -1,0 +1,161 @@
+//! Runs `shipfs` as a user would, and ends what it started.
+
+use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest time a started program may take to say that it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The `shipfs` program that was built beside this one.
+///
+/// # Panics
+/// When it was not built: run the tests by the command in the README.
+pub fn shipfs_path() -> PathBuf {
+    let mut folder = std::env::current_exe().expect("this program has a path");
+    folder.pop();
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
+    let path = folder.join("shipfs");
+    assert!(path.exists(), "`{}` is missing: build it with `cargo build -p shipfs`", path.display());
+    path
+}
+
+/// A command of `shipfs` on a repository, with an environment of its own.
+pub fn shipfs(repository: &Path) -> Command {
+    let mut command = Command::new(shipfs_path());
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).arg("--repo").arg(repository);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end; its output as text, both streams, if it succeeded.
+///
+/// # Panics
+/// When it fails, with what it said.
+pub fn run(command: &mut Command) -> String {
+    let output = command.output().expect("the program starts");
+    assert!(output.status.success(), "{command:?} failed: {}", said(&output));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Everything a command printed, for a message.
+pub fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}\n{}{}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+/// A program that runs until this is dropped.
+pub struct Running {
+    child: Child,
+}
+
+impl Running {
+    /// Starts a program and waits until a line of its stderr contains `ready`; returns that line, too.
+    ///
+    /// # Errors
+    /// When it ends or stays silent, with what it said.
+    pub fn start(command: &mut Command, ready: &str) -> io::Result<(Self, String)> {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let running = Self { child };
+        let (sender, lines) = std::sync::mpsc::channel();
+        // It goes on reading, so that the program never waits for somebody to read what it says.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let (end, mut said) = (Instant::now() + READY_TIMEOUT, String::new());
+        while let Ok(line) = lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            if line.contains(ready) {
+                return Ok((running, line));
+            }
+            said += &line;
+            said.push('\n');
+        }
+        Err(io::Error::other(format!("{command:?} did not say `{ready}`: {said}")))
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as `kill -9` does.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Politely first: it has mounts and sockets to put away.
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let end = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < end {
+            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// CPU seconds that a process and the children it waited for have used.
+///
+/// # Errors
+/// When the process is gone.
+pub fn cpu_seconds(pid: u32) -> io::Result<f64> {
+    /// Ticks of `/proc/PID/stat` in a second, on every Linux.
+    const TICKS: f64 = 100.0;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<_> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = fields.get(11..15).unwrap_or_default().iter().filter_map(|field| field.parse::<f64>().ok());
+    Ok(ticks.sum::<f64>() / TICKS)
+}
+
+/// A line of `/proc/PID/status` in KiB: `VmHWM`, `VmRSS`.
+///
+/// # Errors
+/// When the process is gone.
+pub fn memory_kib(pid: u32, line: &str) -> io::Result<u64> {
+    let mut text = String::new();
+    std::fs::File::open(format!("/proc/{pid}/status"))?.read_to_string(&mut text)?;
+    let found = text.lines().find_map(|found| found.strip_prefix(line)?.split_whitespace().nth(1)?.parse().ok());
+    found.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Whether this run may use root's powers. Without them, a test is skipped, loudly; in CI it fails.
+///
+/// # Panics
+/// In CI (`CI` is set) without root.
+pub fn privileged(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    require(test, root, "root")
+}
+
+/// Whether a tool is here. Without it, a test is skipped, loudly; in CI it fails.
+///
+/// # Panics
+/// In CI (`CI` is set) without the tool.
+pub fn tool(test: &str, name: &str) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let here = std::env::split_paths(&paths).any(|folder| folder.join(name).is_file());
+    require(test, here, name)
+}
+
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so where the person who runs it looks")]
+fn require(test: &str, here: bool, what: &str) -> bool {
+    if !here {
+        assert!(std::env::var_os("CI").is_none(), "{test} needs {what}, and CI skips nothing");
+        eprintln!("SKIPPED {test}: it needs {what}");
+    }
+    here
+}
