@@ -68,7 +68,14 @@ impl Store {
     /// [`GcError`].
     pub fn gc(&self) -> Result<GcReport, GcError> {
         let inner = &*self.inner;
-        let first = mark(inner, Live::default())?;
+        let first = match mark(inner, Live::default()) {
+            // Perhaps it is only the index that lost sight of a block.
+            Err(GcError::Unresolved { .. }) => {
+                inner.doubt_index();
+                mark(inner, Live::default())?
+            }
+            first => first?,
+        };
         let _gate = write(&inner.gate);
         inner.commit_with(&[])?;
         // What was kept in the meantime is walked now; what was walked before is not walked again, unless something
@@ -147,7 +154,7 @@ fn rescue(inner: &Inner, live: &Live, dead: &BTreeMap<u32, Arc<Link>>) -> Result
     };
     let mut wanted: Vec<Vec<u8>> = Vec::new();
     let (mut hash, mut only_dead) = (Vec::new(), false);
-    inner.index.for_each(&[], &mut |key, value| {
+    let mut each = |key: &[u8], value: &[u8]| {
         let Some((hash_bytes, location)) = Location::decode(key, value) else { return true };
         if key[..hash_bytes] != hash[..] {
             if only_dead && live.has_block(&hash) {
@@ -158,7 +165,8 @@ fn rescue(inner: &Inner, live: &Live, dead: &BTreeMap<u32, Arc<Link>>) -> Result
         }
         only_dead &= is_dead(&location);
         true
-    })?;
+    };
+    inner.index()?.for_each(&[], &mut each).map_err(|error| inner.index_failed(error))?;
     if only_dead && live.has_block(&hash) {
         wanted.push(hash);
     }
@@ -204,11 +212,12 @@ fn remove_strays(inner: &Inner, report: &mut GcReport) -> Result<(), StoreError>
 /// Removes dead rows; says how many bytes of each pack are live.
 fn sweep_rows(inner: &Inner, live: &Live, report: &mut GcReport) -> Result<BTreeMap<u32, u64>, StoreError> {
     let links: HashSet<u32> = read(&inner.facts).links.keys().copied().collect();
+    let index = inner.index()?;
     let mut used = BTreeMap::new();
     let mut from = Vec::new();
     loop {
         let (mut dead, mut seen, mut last) = (Vec::new(), 0, Vec::new());
-        inner.index.for_each(&from, &mut |key, value| {
+        let mut each = |key: &[u8], value: &[u8]| {
             seen += 1;
             last = key.to_vec();
             match Location::decode(key, value) {
@@ -223,10 +232,9 @@ fn sweep_rows(inner: &Inner, live: &Live, report: &mut GcReport) -> Result<BTree
                 _ => dead.push(key.to_vec()),
             }
             seen < SWEEP_ROWS
-        })?;
-        for key in &dead {
-            inner.index.remove(key)?;
-        }
+        };
+        let swept = index.for_each(&from, &mut each).and_then(|()| dead.iter().try_for_each(|key| index.remove(key)));
+        swept.map_err(|error| inner.index_failed(error))?;
         if seen < SWEEP_ROWS {
             break;
         }
@@ -234,7 +242,7 @@ fn sweep_rows(inner: &Inner, live: &Live, report: &mut GcReport) -> Result<BTree
         last.push(0);
         from = last;
     }
-    inner.index.flush()?;
+    index.flush().map_err(|error| inner.index_failed(error))?;
     Ok(used)
 }
 

@@ -4,7 +4,7 @@
 
 use super::guard::{lock, read, write};
 use super::handles::Target;
-use super::index::{Location, State, hash_bytes};
+use super::index::{Index, IndexError, Location, State, hash_bytes};
 use super::journal::{AppendError, Journal};
 use super::packs::{self, PackError, Tail};
 use super::pending::Frozen;
@@ -33,7 +33,7 @@ impl Store {
     /// As [`Store::commit`].
     pub fn close(self) -> Result<(), StoreError> {
         self.inner.commit_with(&[])?;
-        Ok(self.inner.index.flush()?)
+        self.inner.index()?.flush().map_err(|error| self.inner.index_failed(error))
     }
 }
 
@@ -71,7 +71,14 @@ impl Inner {
         let (tail, batches) = self.freeze()?;
         self.publish(&mut journal, &batches, extra)?;
         let position = journal.position();
-        self.write_rows(&batches, State { journal: position, packs: tail })
+        let state = State { journal: position, packs: tail };
+        let index = self.index_in_commit(&journal)?;
+        if let Err(error) = write_rows(&*index, &batches, state) {
+            self.index_failed(error);
+            write_rows(&*self.index_in_commit(&journal)?, &batches, state).map_err(|error| self.index_failed(error))?;
+        }
+        write(&self.pending).frozen.retain(|frozen| !batches.iter().any(|done| Arc::ptr_eq(done, frozen)));
+        Ok(())
     }
 
     /// Takes the current batch, and syncs the packs up to its end.
@@ -131,19 +138,6 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes the rows of journalled batches, forgets them, and notes how far the index is.
-    fn write_rows(&self, batches: &[Arc<Frozen>], state: State) -> Result<(), StoreError> {
-        for frozen in batches {
-            for (key, value) in &frozen.batch.rows.0 {
-                self.index.insert(key, value)?;
-            }
-        }
-        self.index.flush()?;
-        self.index.set_state(state)?;
-        write(&self.pending).frozen.retain(|frozen| !batches.iter().any(|done| Arc::ptr_eq(done, frozen)));
-        Ok(())
-    }
-
     /// Copies the blocks of a pack that the index points at behind all others, and commits; the pack is free to go then.
     /// The caller holds the gate alone.
     pub(crate) fn rewrite_pack(&self, pack: u32) -> Result<(), StoreError> {
@@ -158,6 +152,7 @@ impl Inner {
         }
         let bytes = packs::read(&*self.disk, pack).doing(|| format!("read pack {pack}"))?;
         let scanned = packs::scan(&bytes);
+        let index = self.index()?;
         let mut lost = !scanned.damaged.is_empty();
         for packed in scanned.blocks {
             let hash = hash_bytes(packed.cid.hash());
@@ -165,7 +160,7 @@ impl Inner {
                 matches!(location, Location::Pack { pack: at, offset, .. }
                     if *at == pack && *offset as usize == packed.data.start)
             };
-            if self.index.locations(&hash)?.iter().any(here) {
+            if index.locations(&hash).map_err(|error| self.index_failed(error))?.iter().any(here) {
                 let data = Bytes::copy_from_slice(&bytes[packed.data.clone()]);
                 match Block::verify(packed.cid, data) {
                     Ok(block) => self.append_block(&block, &hash)?,
@@ -185,16 +180,18 @@ impl Inner {
     /// Removes the rows that still point into a pack that is about to go.
     fn drop_rows(&self, gone: u32) -> Result<(), StoreError> {
         let mut keys = Vec::new();
-        self.index.for_each(&[], &mut |key, value| {
+        let index = self.index()?;
+        let mut each = |key: &[u8], value: &[u8]| {
             if matches!(Location::decode(key, value), Some((_, Location::Pack { pack, .. })) if pack == gone) {
                 keys.push(key.to_vec());
             }
             true
-        })?;
-        for key in keys {
-            self.index.remove(&key)?;
-        }
-        Ok(self.index.flush()?)
+        };
+        let dropped = index.for_each(&[], &mut each).and_then(|()| {
+            keys.iter().try_for_each(|key| index.remove(key))?;
+            index.flush()
+        });
+        dropped.map_err(|error| self.index_failed(error))
     }
 
     pub(crate) fn check_poisoned(&self) -> Result<(), StoreError> {
@@ -203,11 +200,22 @@ impl Inner {
 
     /// Notes that a sync failed. The kernel may have dropped the pages, and a second sync would succeed without them: so
     /// no commit is let through any more, and what the packs hold beyond the last commit is cut off.
-    fn poison(&self, error: StoreError) -> StoreError {
+    pub(crate) fn poison(&self, error: StoreError) -> StoreError {
         self.poisoned.store(true, Ordering::Release);
         tracing::error!(%error, "a sync failed; the store must be opened again");
         error
     }
+}
+
+/// Writes the rows of journalled batches, and notes how far the index is.
+fn write_rows(index: &dyn Index, batches: &[Arc<Frozen>], state: State) -> Result<(), IndexError> {
+    for frozen in batches {
+        for (key, value) in &frozen.batch.rows.0 {
+            index.insert(key, value)?;
+        }
+    }
+    index.flush()?;
+    index.set_state(state)
 }
 
 fn check_sizes(records: &[Record]) -> Result<(), StoreError> {

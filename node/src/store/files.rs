@@ -290,8 +290,11 @@ impl Inner {
         if (stat.size, stat.mtime) == (link.size, link.mtime) {
             return Ok(Some(file));
         }
-        let digest =
-            if stat.size == link.size { Some(hash(&*file, stat.size).doing(|| "hash a blob".into())?) } else { None };
+        let digest = if stat.size == link.size {
+            Some(hash(&*file, stat.size, &mut |_| ()).doing(|| "hash a blob".into())?)
+        } else {
+            None
+        };
         if digest == Some(link.digest) {
             let mut pending = write(&self.pending);
             let mut facts = write(&self.facts);
@@ -342,13 +345,14 @@ fn rows_of(id: u32, leaves: &[Leaf]) -> Rows {
 }
 
 /// SHA-256 of the first `size` bytes of a file.
-pub(crate) fn hash(file: &dyn DiskFile, size: u64) -> io::Result<[u8; 32]> {
+pub(crate) fn hash(file: &dyn DiskFile, size: u64, progress: &mut dyn FnMut(u64)) -> io::Result<[u8; 32]> {
     let mut hasher = Sha256::new();
     let mut offset = 0;
     while offset < size {
         let length = usize::try_from(size - offset).unwrap_or(usize::MAX).min(READ_BYTES);
         hasher.update(file.read(offset, length)?);
         offset += length as u64;
+        progress(offset);
     }
     Ok(hasher.finalize().into())
 }

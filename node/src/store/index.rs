@@ -135,7 +135,7 @@ pub(crate) trait Index: Send + Sync + Debug {
     fn set_state(&self, state: State) -> Result<(), IndexError>;
 }
 
-/// The index on disk.
+/// The index on disk. sled panics on some damage where it should say so; both come out as an error here.
 #[derive(Debug)]
 pub(crate) struct SledIndex {
     db: sled::Db,
@@ -145,61 +145,68 @@ pub(crate) struct SledIndex {
 impl SledIndex {
     /// Opens or creates the index in a directory.
     pub(crate) fn open(path: &Path) -> Result<Self, IndexError> {
-        let db = sled::Config::new()
-            .path(path)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None)
-            .mode(sled::Mode::HighThroughput)
-            .open()?;
-        let rows = db.open_tree("blocks")?;
-        Ok(Self { db, rows })
+        guarded(|| {
+            let db = sled::Config::new()
+                .path(path)
+                .cache_capacity(CACHE_BYTES)
+                .flush_every_ms(None)
+                .mode(sled::Mode::HighThroughput)
+                .open()?;
+            let rows = db.open_tree("blocks")?;
+            Ok(Self { db, rows })
+        })
     }
+}
+
+/// Runs a call into sled. Whatever it leaves behind when it panics is thrown away with the index.
+fn guarded<T>(call: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).unwrap_or(Err(IndexError::Panic))
 }
 
 const STATE_KEY: &[u8] = b"state";
 
 impl Index for SledIndex {
     fn locations(&self, hash: &[u8]) -> Result<Vec<Location>, IndexError> {
-        let mut found = Vec::new();
-        for row in self.rows.scan_prefix(hash) {
-            let (key, value) = row?;
-            found.extend(Location::decode(&key, &value).map(|(_, location)| location));
-        }
-        Ok(found)
+        guarded(|| {
+            let mut found = Vec::new();
+            for row in self.rows.scan_prefix(hash) {
+                let (key, value) = row?;
+                found.extend(Location::decode(&key, &value).map(|(_, location)| location));
+            }
+            Ok(found)
+        })
     }
 
     fn insert(&self, key: &[u8], value: &Value) -> Result<(), IndexError> {
-        self.rows.insert(key, value.as_slice())?;
-        Ok(())
+        guarded(|| Ok(self.rows.insert(key, value.as_slice()).map(|_| ())?))
     }
 
     fn remove(&self, key: &[u8]) -> Result<(), IndexError> {
-        self.rows.remove(key)?;
-        Ok(())
+        guarded(|| Ok(self.rows.remove(key).map(|_| ())?))
     }
 
     fn for_each(&self, from: &[u8], row: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), IndexError> {
-        for entry in self.rows.range(from..) {
-            let (key, value) = entry?;
-            if !row(&key, &value) {
-                break;
+        guarded(|| {
+            for entry in self.rows.range(from..) {
+                let (key, value) = entry?;
+                if !row(&key, &value) {
+                    break;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn flush(&self) -> Result<(), IndexError> {
-        self.db.flush()?;
-        Ok(())
+        guarded(|| Ok(self.db.flush().map(|_| ())?))
     }
 
     fn state(&self) -> Result<Option<State>, IndexError> {
-        Ok(self.db.get(STATE_KEY)?.and_then(|state| State::decode(&state)))
+        guarded(|| Ok(self.db.get(STATE_KEY)?.and_then(|state| State::decode(&state))))
     }
 
     fn set_state(&self, state: State) -> Result<(), IndexError> {
-        self.db.insert(STATE_KEY, state.encode().as_slice())?;
-        Ok(())
+        guarded(|| Ok(self.db.insert(STATE_KEY, state.encode().as_slice()).map(|_| ())?))
     }
 }
 
@@ -210,6 +217,9 @@ pub enum IndexError {
     /// The database says so.
     #[error("the block index failed")]
     Sled(#[from] sled::Error),
+    /// The database gave up where it should have said why.
+    #[error("the block index broke down")]
+    Panic,
     /// What it is made of could not be read.
     #[error("what the block index is made of could not be read")]
     Io(#[source] std::io::Error),

@@ -36,6 +36,7 @@ mod read;
 mod rebuild;
 pub(crate) mod record;
 mod usage;
+mod verify;
 
 pub use error::{OpenError, StoreError};
 pub use files::{FileInfo, Staged};
@@ -45,6 +46,7 @@ pub use journal::JournalError;
 pub use memory::MemoryStore;
 pub use open::StoreOptions;
 pub use usage::Usage;
+pub use verify::{BadFile, Broken, VerifyReport};
 
 use crate::block::Block;
 use crate::pin::lease::Leases;
@@ -55,6 +57,7 @@ use facts::Facts;
 use handles::Handles;
 use index::Index;
 use journal::Journal;
+use open::IndexHome;
 use packs::Packs;
 use pending::Pending;
 use std::path::PathBuf;
@@ -105,7 +108,10 @@ pub(crate) struct Inner {
     pub(crate) pending: RwLock<Pending>,
     pub(crate) facts: RwLock<Facts>,
     pub(crate) leases: Mutex<Leases>,
-    pub(crate) index: Box<dyn Index>,
+    index: RwLock<Arc<dyn Index>>,
+    /// Set once the index failed: it is rebuilt before it is asked again.
+    broken: AtomicBool,
+    home: Box<dyn IndexHome>,
     pub(crate) handles: Handles,
     /// Set once a sync failed: what was thought to be written may be gone.
     pub(crate) poisoned: AtomicBool,

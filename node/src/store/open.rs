@@ -14,9 +14,10 @@ use super::pending::Pending;
 use super::rebuild::{self, Lag};
 use super::{Inner, OpenError, Store};
 use crate::pin::lease::Leases;
+use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -54,23 +55,29 @@ impl Default for StoreOptions {
 }
 
 /// How the index is opened, and thrown away when it is broken.
-pub(crate) trait IndexHome {
+pub(crate) trait IndexHome: Send + Sync + Debug {
     /// Opens what is there, or an empty one.
-    fn open(&self) -> Result<Box<dyn Index>, IndexError>;
+    fn open(&self) -> Result<Arc<dyn Index>, IndexError>;
     /// Moves what is there out of the way.
     fn move_aside(&self) -> io::Result<()>;
 }
 
-struct SledHome<'a>(&'a Path);
+#[derive(Debug)]
+struct SledHome(PathBuf);
 
-impl IndexHome for SledHome<'_> {
-    fn open(&self) -> Result<Box<dyn Index>, IndexError> {
-        Ok(Box::new(SledIndex::open(&self.0.join(INDEX))?))
+impl IndexHome for SledHome {
+    fn open(&self) -> Result<Arc<dyn Index>, IndexError> {
+        Ok(Arc::new(SledIndex::open(&self.0.join(INDEX))?))
     }
 
     fn move_aside(&self) -> io::Result<()> {
         let (from, to) = (self.0.join(INDEX), self.0.join(BROKEN_INDEX));
-        match fs::remove_dir_all(&to) {
+        let removed = match fs::symlink_metadata(&to) {
+            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&to),
+            Ok(_) => fs::remove_file(&to),
+            Err(error) => Err(error),
+        };
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -104,14 +111,14 @@ impl Store {
             Err(TryLockError::Error(source)) => return Err(fail(source)),
         }
         check_version(root)?;
-        Self::open_on(root, Arc::new(RealDisk::new(root)), &SledHome(root), Some(held), &options)
+        Self::open_on(root, Arc::new(RealDisk::new(root)), Box::new(SledHome(root.to_path_buf())), Some(held), &options)
     }
 
     /// Opens a repository on any disk, with any index.
     pub(crate) fn open_on(
         root: &Path,
         disk: Arc<dyn Disk>,
-        home: &dyn IndexHome,
+        home: Box<dyn IndexHome>,
         held: Option<File>,
         options: &StoreOptions,
     ) -> Result<Self, OpenError> {
@@ -127,7 +134,7 @@ impl Store {
         }
         let tail = find_tail(&*disk).map_err(fail)?;
         let position = journal.position();
-        let index = open_index(root, &*disk, home, &facts, &decoded, position, tail)?;
+        let index = open_index(root, &*disk, &*home, &facts, &decoded, position, tail)?;
         let live = facts.records();
         let inner = Inner {
             root: root.to_path_buf(),
@@ -140,7 +147,9 @@ impl Store {
             journal: Mutex::new(journal),
             pending: RwLock::new(Pending::default()),
             facts: RwLock::new(facts),
-            index,
+            index: RwLock::new(index),
+            broken: AtomicBool::new(false),
+            home,
             handles: Handles::default(),
             poisoned: AtomicBool::new(false),
             next_stage: AtomicU64::new(1),
@@ -264,14 +273,14 @@ fn open_index(
     decoded: &Decoded,
     position: Position,
     tail: Tail,
-) -> Result<Box<dyn Index>, OpenError> {
+) -> Result<Arc<dyn Index>, OpenError> {
     let now = super::index::State { journal: position, packs: tail };
     let current = home.open().and_then(|index| {
         let lag = Lag::between(index.state()?, now, decoded);
         match lag {
             Lag::None => Ok(Some(index)),
             Lag::Some(from) => {
-                rebuild::catch_up(disk, &*index, facts, decoded, from, now)?;
+                rebuild::catch_up(disk, &*index, &facts.links, decoded, from, now)?;
                 Ok(Some(index))
             }
             Lag::Unknown => Ok(None),
@@ -284,7 +293,7 @@ fn open_index(
     }
     home.move_aside().map_err(|source| refused(root, source))?;
     let built = home.open().and_then(|index| {
-        rebuild::rebuild(disk, &*index, facts, now)?;
+        rebuild::rebuild(disk, &*index, &facts.links, now)?;
         Ok(index)
     });
     built.map_err(|source| OpenError::Index { path: root.to_path_buf(), source })

@@ -80,7 +80,13 @@ impl Inner {
             }
         }
         if found.is_empty() {
-            found = self.index.locations(hash)?;
+            found = match self.index()?.locations(hash) {
+                Ok(found) => found,
+                Err(error) => {
+                    self.index_failed(error);
+                    self.index()?.locations(hash).map_err(|error| self.index_failed(error))?
+                }
+            };
         }
         let facts = read(&self.facts);
         for location in found {

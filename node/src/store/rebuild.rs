@@ -4,17 +4,24 @@
 //! `dag`. It never changes a fact.
 
 use super::disk::{Disk, Mode};
-use super::facts::Facts;
+use super::guard::{lock, read, write};
 use super::index::{Index, IndexError, Location, State, hash_bytes};
 use super::journal::Decoded;
+use super::journal::Journal;
 use super::open::numbers;
 use super::packs::{self, Tail};
 use super::record::{Link, Record};
+use super::{Inner, StoreError};
 use crate::block::{Block, CODEC_RAW, MAX_BLOCK_BYTES};
 use crate::dag::{self, At, Part};
 use cid::Cid;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Links by id.
+pub(crate) type Links = HashMap<u32, Arc<Link>>;
 
 /// How far the index is behind.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,7 +55,7 @@ impl Lag {
 pub(crate) fn catch_up(
     disk: &dyn Disk,
     index: &dyn Index,
-    facts: &Facts,
+    links: &Links,
     decoded: &Decoded,
     from: State,
     now: State,
@@ -60,18 +67,18 @@ pub(crate) fn catch_up(
         .filter(|(end, _)| *end > from.journal.length)
         .filter_map(|(_, record)| if let Record::Link(link) = record { Some(link.id) } else { None })
         .collect();
-    for link in new.iter().filter_map(|id| facts.links.get(id)) {
-        index_file(disk, index, facts, link)?;
+    for link in new.iter().filter_map(|id| links.get(id)) {
+        index_file(disk, index, links, link)?;
     }
     finish(index, now)
 }
 
 /// Fills an empty index.
-pub(crate) fn rebuild(disk: &dyn Disk, index: &dyn Index, facts: &Facts, now: State) -> Result<(), IndexError> {
+pub(crate) fn rebuild(disk: &dyn Disk, index: &dyn Index, links: &Links, now: State) -> Result<(), IndexError> {
     index_packs(disk, index, Tail::default())?;
-    let ids: BTreeSet<u32> = facts.links.keys().copied().collect();
-    for link in ids.iter().filter_map(|id| facts.links.get(id)) {
-        index_file(disk, index, facts, link)?;
+    let ids: BTreeSet<u32> = links.keys().copied().collect();
+    for link in ids.iter().filter_map(|id| links.get(id)) {
+        index_file(disk, index, links, link)?;
     }
     finish(index, now)
 }
@@ -103,10 +110,10 @@ fn index_packs(disk: &dyn Disk, index: &dyn Index, from: Tail) -> Result<(), Ind
 }
 
 /// Writes the rows of the leaves of a linked file, as its nodes place them.
-fn index_file(disk: &dyn Disk, index: &dyn Index, facts: &Facts, link: &Link) -> Result<(), IndexError> {
+fn index_file(disk: &dyn Disk, index: &dyn Index, links: &Links, link: &Link) -> Result<(), IndexError> {
     let mut missing = 0_usize;
     let mut failed = None;
-    place_leaves(link, &mut |cid| read_committed(disk, index, facts, cid), &mut |placed| match placed {
+    place_leaves(link, &mut |cid| read_committed(disk, index, links, cid), &mut |placed| match placed {
         Placed::Leaf { cid, offset, length } => {
             let location = Location::File { link: link.id, offset, length };
             let inserted = index.insert(&location.key(&hash_bytes(cid.hash())), &location.value());
@@ -160,11 +167,11 @@ pub(crate) fn place_leaves<E>(
 }
 
 /// Reads a node by its committed rows, while the store is not open yet.
-fn read_committed(disk: &dyn Disk, index: &dyn Index, facts: &Facts, cid: &Cid) -> Result<Option<Block>, IndexError> {
+fn read_committed(disk: &dyn Disk, index: &dyn Index, links: &Links, cid: &Cid) -> Result<Option<Block>, IndexError> {
     for location in index.locations(&hash_bytes(cid.hash()))? {
         let (path, offset) = match location {
             Location::Pack { pack, offset, .. } => (packs::path(pack), u64::from(offset)),
-            Location::File { link, offset, .. } => match facts.links.get(&link) {
+            Location::File { link, offset, .. } => match links.get(&link) {
                 Some(link) => (super::files::blob_path(&link.digest), offset),
                 None => continue,
             },
@@ -176,6 +183,68 @@ fn read_committed(disk: &dyn Disk, index: &dyn Index, facts: &Facts, cid: &Cid) 
         }
     }
     Ok(None)
+}
+
+impl Inner {
+    /// The index. One that failed is thrown away and built anew first, from what is committed; rows that are not yet are
+    /// not in it.
+    pub(crate) fn index(&self) -> Result<Arc<dyn Index>, StoreError> {
+        if self.broken.load(Ordering::Acquire) {
+            let journal = lock(&self.journal);
+            self.rebuild_index(&journal)?;
+        }
+        Ok(read(&self.index).clone())
+    }
+
+    /// Notes that the index failed.
+    pub(crate) fn index_failed(&self, error: IndexError) -> StoreError {
+        tracing::warn!(%error, "the block index failed; it will be rebuilt");
+        self.broken.store(true, Ordering::Release);
+        error.into()
+    }
+
+    /// Has the index built anew before it is asked again.
+    pub(crate) fn doubt_index(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
+    /// The index, for one who holds the journal: no commit is running.
+    pub(crate) fn index_in_commit(&self, journal: &Journal) -> Result<Arc<dyn Index>, StoreError> {
+        if self.broken.load(Ordering::Acquire) {
+            self.rebuild_index(journal)?;
+        }
+        Ok(read(&self.index).clone())
+    }
+
+    fn rebuild_index(&self, journal: &Journal) -> Result<(), StoreError> {
+        if !self.broken.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let (tail, unsynced) = {
+            let packs = lock(&self.packs);
+            (packs.tail(), packs.unsynced())
+        };
+        if let Some(file) = unsynced {
+            file.sync().map_err(|error| self.poison(StoreError::io("sync a pack", error)))?;
+        }
+        let mut links = Links::new();
+        {
+            let pending = read(&self.pending);
+            let frozen = pending.frozen.iter().filter(|frozen| !frozen.journalled.load(Ordering::Acquire));
+            let new: BTreeSet<u32> =
+                frozen.flat_map(|frozen| &frozen.batch.links).chain(&pending.current.links).copied().collect();
+            let facts = read(&self.facts);
+            links.extend(facts.links.iter().filter(|(id, _)| !new.contains(id)).map(|(id, link)| (*id, link.clone())));
+        }
+        self.home.move_aside().map_err(IndexError::Io)?;
+        let index = self.home.open()?;
+        rebuild(&*self.disk, &*index, &links, State { journal: journal.position(), packs: tail })?;
+        let old = std::mem::replace(&mut *write(&self.index), index);
+        self.broken.store(false, Ordering::Release);
+        // A broken database may panic once more when it is let go.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(old)));
+        Ok(())
+    }
 }
 
 impl From<io::Error> for IndexError {

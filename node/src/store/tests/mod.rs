@@ -1,5 +1,7 @@
 //! What the store promises its users, on a real disk.
 
+mod damage;
+
 use super::{Blockstore as _, OpenError, Store, StoreError, StoreOptions};
 use crate::block::Block;
 use crate::dag::{self, Hashed, Leaf, Tree};
