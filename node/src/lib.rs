@@ -18,3 +18,5 @@ pub mod net;
 pub mod node;
 pub mod pin;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -69,7 +69,7 @@ impl Inner {
         let mut journal = lock(&self.journal);
         self.check_poisoned()?;
         let (tail, batches) = self.freeze()?;
-        self.publish(&mut journal, &batches, extra)?;
+        self.publish(&mut journal, &batches, extra, tail)?;
         let position = journal.position();
         let state = State { journal: position, packs: tail };
         let index = self.index_in_commit(&journal)?;
@@ -112,6 +112,7 @@ impl Inner {
         journal: &mut MutexGuard<'_, Journal>,
         batches: &[Arc<Frozen>],
         extra: &[Record],
+        tail: Tail,
     ) -> Result<(), StoreError> {
         let new: Vec<_> = batches.iter().filter(|frozen| !frozen.journalled.load(Ordering::Acquire)).collect();
         let mut records = Vec::new();
@@ -122,6 +123,8 @@ impl Inner {
             records.extend(links.filter_map(|id| facts.links.get(id)).map(|link| Record::Link((**link).clone())));
         }
         records.extend_from_slice(extra);
+        let packed = (tail > read(&self.facts).packed).then_some(Record::Packed(tail));
+        records.extend(packed.clone());
         if !records.is_empty() {
             journal.append(&records).map_err(|error| match error {
                 AppendError::Write(error) => StoreError::io("append to the journal", error),
@@ -132,7 +135,7 @@ impl Inner {
             frozen.journalled.store(true, Ordering::Release);
         }
         let mut facts = write(&self.facts);
-        for record in extra {
+        for record in extra.iter().chain(&packed) {
             facts.apply(record);
         }
         Ok(())

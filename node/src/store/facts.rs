@@ -2,6 +2,7 @@
 //!
 //! Imports records. It never does I/O.
 
+use super::packs::Tail;
 use super::record::{Link, Record};
 use crate::pin::{Keep, Pin};
 use cid::Cid;
@@ -17,6 +18,8 @@ pub(crate) struct Facts {
     pub(crate) pins: BTreeMap<Cid, String>,
     pub(crate) keeps: BTreeMap<String, Arc<Keep>>,
     next_id: u32,
+    /// Up to where the packs are known to be synced.
+    pub(crate) packed: Tail,
 }
 
 impl Default for Facts {
@@ -28,6 +31,7 @@ impl Default for Facts {
             pins: BTreeMap::new(),
             keeps: BTreeMap::new(),
             next_id: 1,
+            packed: Tail::default(),
         }
     }
 }
@@ -50,6 +54,7 @@ impl Facts {
             Record::Release(name) => {
                 self.keeps.remove(name);
             }
+            Record::Packed(tail) => self.packed = self.packed.max(*tail),
             Record::Reserve(id) => self.next_id = self.next_id.max(*id),
         }
     }
@@ -102,6 +107,11 @@ impl Facts {
         let links = links.into_iter().map(|link| Record::Link(Link::clone(link)));
         let pins = self.pins.iter().map(|(cid, name)| Record::Pin(Pin { cid: *cid, name: name.clone() }));
         let keeps = self.keeps.values().map(|keep| Record::Keep(Keep::clone(keep)));
-        std::iter::once(Record::Reserve(self.next_id)).chain(links).chain(pins).chain(keeps).collect()
+        [Record::Reserve(self.next_id), Record::Packed(self.packed)]
+            .into_iter()
+            .chain(links)
+            .chain(pins)
+            .chain(keeps)
+            .collect()
     }
 }

@@ -12,6 +12,10 @@
 //! remembers a position, need not be rebuilt.
 //!
 //! Imports the `Disk` seam and records. It never knows what a record means.
+#![cfg_attr(
+    not(any(test, feature = "testing")),
+    expect(unreachable_pub, reason = "the readers are public to be fuzzed")
+)]
 
 use super::disk::{Disk, DiskFile, Mode};
 use super::record::{MAX_RECORD_BYTES, Record};

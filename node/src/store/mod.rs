@@ -19,7 +19,7 @@
 //! time changed.
 
 mod commit;
-mod disk;
+pub(crate) mod disk;
 mod error;
 mod facts;
 pub(crate) mod files;
@@ -27,7 +27,7 @@ pub(crate) mod guard;
 pub(crate) mod handles;
 mod incoming;
 pub(crate) mod index;
-mod journal;
+pub(crate) mod journal;
 mod memory;
 pub(crate) mod open;
 pub(crate) mod packs;

@@ -15,7 +15,7 @@ use super::rebuild::{self, Lag};
 use super::{Inner, OpenError, Store};
 use crate::pin::lease::Leases;
 use std::fmt::Debug;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -25,6 +25,8 @@ use std::sync::{Arc, Mutex, RwLock};
 const LAYOUT_VERSION: u32 = 1;
 /// Name of the file that holds it.
 const VERSION_FILE: &str = "version";
+/// Its name until it is written and synced.
+const VERSION_TEMPORARY: &str = "version.tmp";
 /// Name of the file that the holder locks.
 const LOCK_FILE: &str = "lock";
 /// Directory of the index.
@@ -44,13 +46,26 @@ const MIN_COMPACTION_BYTES: u64 = 256 << 10;
 pub struct StoreOptions {
     /// Whether the repository is made when there is none.
     pub create: bool,
-    /// Bytes of journal below which it is left as it is; above, it is compacted at open when half of it is dead.
-    pub compact_at: u64,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { create: true, compact_at: MIN_COMPACTION_BYTES }
+        Self { create: true }
+    }
+}
+
+/// Sizes that only tests change.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenOptions {
+    /// Bytes of journal below which it is left as it is; above, it is compacted at open when half of it is dead.
+    pub(crate) compact_at: u64,
+    /// Bytes of a pack that gets no more blocks.
+    pub(crate) pack_bytes: u64,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { compact_at: MIN_COMPACTION_BYTES, pack_bytes: packs::PACK_BYTES }
     }
 }
 
@@ -99,7 +114,7 @@ impl Store {
         if options.create {
             fs::create_dir_all(root).map_err(fail)?;
         }
-        let held = OpenOptions::new()
+        let held = File::options()
             .write(true)
             .create(options.create)
             .truncate(false)
@@ -110,8 +125,8 @@ impl Store {
             Err(TryLockError::WouldBlock) => return Err(OpenError::Held { path: root.to_path_buf() }),
             Err(TryLockError::Error(source)) => return Err(fail(source)),
         }
-        check_version(root)?;
-        Self::open_on(root, Arc::new(RealDisk::new(root)), Box::new(SledHome(root.to_path_buf())), Some(held), &options)
+        let home = Box::new(SledHome(root.to_path_buf()));
+        Self::open_on(root, Arc::new(RealDisk::new(root)), home, Some(held), &OpenOptions::default())
     }
 
     /// Opens a repository on any disk, with any index.
@@ -120,9 +135,10 @@ impl Store {
         disk: Arc<dyn Disk>,
         home: Box<dyn IndexHome>,
         held: Option<File>,
-        options: &StoreOptions,
+        options: &OpenOptions,
     ) -> Result<Self, OpenError> {
         let fail = |source: io::Error| refused(root, source);
+        check_version(root, &*disk)?;
         for directory in [files::DIRECTORY, PARTIAL, packs::DIRECTORY, journal::DIRECTORY] {
             disk.create_dir(directory).map_err(fail)?;
         }
@@ -132,13 +148,14 @@ impl Store {
         for (_, record) in &decoded.records {
             facts.apply(record);
         }
-        let tail = find_tail(&*disk).map_err(fail)?;
+        let packs = Packs::resume(disk.clone(), facts.packed, options.pack_bytes).map_err(fail)?;
+        let tail = packs.tail();
         let position = journal.position();
         let index = open_index(root, &*disk, &*home, &facts, &decoded, position, tail)?;
         let live = facts.records();
         let inner = Inner {
             root: root.to_path_buf(),
-            packs: Mutex::new(Packs::resume(disk.clone(), tail).map_err(fail)?),
+            packs: Mutex::new(packs),
             disk,
             checking: Mutex::new(()),
             gate: RwLock::new(()),
@@ -174,32 +191,28 @@ impl Inner {
 }
 
 /// Makes or checks the version file.
-fn check_version(root: &Path) -> Result<(), OpenError> {
-    use std::io::{Read as _, Write as _};
-    let path = root.join(VERSION_FILE);
+fn check_version(root: &Path, disk: &dyn Disk) -> Result<(), OpenError> {
     let fail = |source: io::Error| refused(root, source);
-    let mut found = String::new();
-    match File::open(&path) {
+    match disk.open(VERSION_FILE, Mode::Read) {
         Ok(file) => {
-            let mut bytes = Vec::new();
-            file.take(MAX_VERSION_BYTES).read_to_end(&mut bytes).map_err(fail)?;
-            found.push_str(String::from_utf8_lossy(&bytes).trim());
+            let length = file.stat().map_err(fail)?.size.min(MAX_VERSION_BYTES);
+            let bytes = file.read(0, usize::try_from(length).unwrap_or(0)).map_err(fail)?;
+            let found = String::from_utf8_lossy(&bytes).trim().to_owned();
+            if found == LAYOUT_VERSION.to_string() {
+                return Ok(());
+            }
+            Err(OpenError::UnknownVersion { path: root.to_path_buf(), found, known: LAYOUT_VERSION })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let temporary = root.join("version.tmp");
-            let mut file = File::create(&temporary).map_err(fail)?;
-            file.write_all(format!("{LAYOUT_VERSION}\n").as_bytes()).map_err(fail)?;
-            file.sync_all().map_err(fail)?;
-            fs::rename(&temporary, &path).map_err(fail)?;
-            File::open(root).and_then(|directory| directory.sync_all()).map_err(fail)?;
-            return Ok(());
+            let written = disk.open(VERSION_TEMPORARY, Mode::Truncate).and_then(|file| {
+                file.write(0, format!("{LAYOUT_VERSION}\n").as_bytes())?;
+                file.sync()?;
+                disk.rename(VERSION_TEMPORARY, VERSION_FILE)?;
+                disk.sync_dir("")
+            });
+            written.map_err(fail)
         }
-        Err(error) => return Err(fail(error)),
-    }
-    if found == LAYOUT_VERSION.to_string() {
-        Ok(())
-    } else {
-        Err(OpenError::UnknownVersion { path: root.to_path_buf(), found, known: LAYOUT_VERSION })
+        Err(error) => Err(fail(error)),
     }
 }
 
@@ -242,26 +255,6 @@ fn open_journal(root: &Path, disk: &dyn Disk) -> Result<(Journal, Decoded), Open
         }
     }
     Ok((journal, decoded))
-}
-
-/// Finds the end of the packs and cuts a torn block off.
-fn find_tail(disk: &dyn Disk) -> io::Result<Tail> {
-    let numbers = numbers::<u32>(&disk.list(packs::DIRECTORY)?);
-    let Some(&pack) = numbers.last() else { return Ok(Tail::default()) };
-    let bytes = packs::read(disk, pack)?;
-    let scanned = packs::scan(&bytes);
-    let file = disk.open(&packs::path(pack), Mode::Write)?;
-    if scanned.valid < bytes.len() {
-        file.set_len(scanned.valid as u64)?;
-    }
-    if !bytes.starts_with(&packs::header()) {
-        // The header was not synced, or is damaged.
-        file.write(0, &packs::header())?;
-    }
-    // Blocks behind the last commit are whole, but perhaps only in memory. Rows for them may be written soon.
-    file.sync()?;
-    disk.sync_dir(packs::DIRECTORY)?;
-    Ok(Tail { pack, length: scanned.valid.max(packs::HEADER_BYTES) as u64 })
 }
 
 /// Opens the index and brings it up to date; rebuilds it when that cannot be done.

@@ -6,10 +6,15 @@
 //! ```
 //! The index points at *data*, so that reading a block is one read. Packs are only ever appended to, until they are full;
 //! one that is more than half dead is copied into the current pack and removed (no holes are punched: readers would meet
-//! zeros). A torn end is cut off at open. Damage in the middle costs the damaged blocks only: the scan goes on at the next
-//! block that matches its checksum.
+//! zeros). The journal
+//! says up to where they are synced: what lies behind is cut off at open where it is torn. Damage before that is bit rot,
+//! and costs the damaged blocks only: the scan goes on at the next block that matches its checksum.
 //!
 //! Imports the `Disk` seam and `block`. It never hashes: the checksum finds accidents, `verify` finds the rest.
+#![cfg_attr(
+    not(any(test, feature = "testing")),
+    expect(unreachable_pub, reason = "the readers are public to be fuzzed")
+)]
 
 use super::disk::{Disk, DiskFile, Mode};
 use crate::block::{Block, MAX_BLOCK_BYTES};
@@ -126,12 +131,12 @@ pub(crate) fn encode_block(block: &Block) -> (Vec<u8>, usize) {
 }
 
 /// The end of the packs, in the order blocks are appended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tail {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tail {
     /// Number of the pack; 0 when there is none.
-    pub(crate) pack: u32,
+    pub pack: u32,
     /// Bytes of it.
-    pub(crate) length: u64,
+    pub length: u64,
 }
 
 /// The pack that is appended to.
@@ -142,14 +147,44 @@ pub(crate) struct Packs {
     tail: Tail,
     /// Bytes of the current pack that are synced.
     synced: u64,
+    /// Bytes at which the current pack gets no more blocks.
+    full_at: u64,
 }
 
 impl Packs {
-    /// Goes on appending at `tail`, unless that pack is full.
-    pub(crate) fn resume(disk: Arc<dyn Disk>, tail: Tail) -> io::Result<Self> {
-        let file = if tail.pack == 0 { None } else { Some(disk.open(&path(tail.pack), Mode::Write)?) };
-        // What lies beyond the last commit was written by an earlier process and may not be synced.
-        Ok(Self { disk, file, tail, synced: 0 })
+    /// Finds where to go on appending, given up to where the packs are known to be synced, and cuts off what is torn.
+    pub(crate) fn resume(disk: Arc<dyn Disk>, synced: Tail, full_at: u64) -> io::Result<Self> {
+        let numbers = super::open::numbers::<u32>(&disk.list(DIRECTORY)?);
+        let mut packs = Self { disk, file: None, tail: synced, synced: 0, full_at };
+        // A synced pack that is gone or shorter than it was is never appended to, nor is its number given out again.
+        let Some(&pack) = numbers.last().filter(|pack| **pack >= synced.pack) else { return Ok(packs) };
+        let bytes = read(&*packs.disk, pack)?;
+        let whole =
+            if pack == synced.pack { usize::try_from(synced.length).unwrap_or(usize::MAX) } else { HEADER_BYTES };
+        packs.tail = Tail { pack, length: bytes.len() as u64 };
+        let file = packs.disk.open(&path(pack), Mode::Write)?;
+        if bytes.len() < whole && pack == synced.pack {
+            return Ok(packs);
+        }
+        if pack != synced.pack && !bytes.starts_with(&header()) {
+            file.set_len(0)?;
+            file.write(0, &header())?;
+            packs.tail.length = HEADER_BYTES as u64;
+        } else {
+            let torn = scan_from(&bytes, whole);
+            // A whole block behind a torn one may be there, and was never promised.
+            let end = torn.damaged.first().map_or(torn.valid, |damaged| damaged.start);
+            if end < bytes.len() {
+                file.set_len(end as u64)?;
+            }
+            packs.tail.length = end as u64;
+        }
+        // Whole blocks behind the last commit are perhaps only in memory, and rows for them are written soon.
+        file.sync()?;
+        packs.disk.sync_dir(DIRECTORY)?;
+        packs.synced = packs.tail.length;
+        packs.file = Some(file);
+        Ok(packs)
     }
 
     /// Where the next block goes.
@@ -159,7 +194,7 @@ impl Packs {
 
     /// Appends a block without syncing it; says where its data lies. After an error nothing has happened.
     pub(crate) fn append(&mut self, block: &Block) -> Result<(u32, u32), PackError> {
-        if self.tail.length >= PACK_BYTES || self.file.is_none() {
+        if self.tail.length >= self.full_at || self.file.is_none() {
             self.roll()?;
         }
         let (record, data) = encode_block(block);

@@ -9,9 +9,15 @@
 //!   5 keep     | name bytes | root cid | note bytes | incomplete u8 | count u32 | count x cid |
 //!   6 release  | name bytes |
 //!   7 reserve  | next id u32 |           ids below it are never given out again
+//!   8 packed   | pack u32 | length u64 | every block before it is synced
 //! ```
 //! Imports `pin`'s plain types. It never does I/O, and never allocates by a length that the input does not hold.
+#![cfg_attr(
+    not(any(test, feature = "testing")),
+    expect(unreachable_pub, reason = "the readers are public to be fuzzed")
+)]
 
+use super::packs::Tail;
 use crate::pin::{Keep, Pin};
 use cid::Cid;
 
@@ -53,6 +59,8 @@ pub enum Record {
     Release(String),
     /// Link ids below this one have been given out.
     Reserve(u32),
+    /// The packs are synced up to here; what lies behind may be torn.
+    Packed(Tail),
 }
 
 impl Record {
@@ -101,6 +109,11 @@ impl Record {
                 out.push(7);
                 out.extend_from_slice(&id.to_le_bytes());
             }
+            Self::Packed(tail) => {
+                out.push(8);
+                out.extend_from_slice(&tail.pack.to_le_bytes());
+                out.extend_from_slice(&tail.length.to_le_bytes());
+            }
         }
     }
 
@@ -131,6 +144,7 @@ impl Record {
             }
             6 => Self::Release(take_string(input)?),
             7 => Self::Reserve(take_u32(input)?),
+            8 => Self::Packed(Tail { pack: take_u32(input)?, length: take_u64(input)? }),
             _ => return None,
         })
     }

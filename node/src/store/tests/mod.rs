@@ -136,3 +136,10 @@ fn an_unknown_layout_version_is_refused_and_left_alone() {
     assert!(matches!(opened, Err(OpenError::UnknownVersion { found, known: 1, .. }) if found == "7"));
     assert!(!directory.path().join("blobs").exists());
 }
+
+#[test]
+fn every_block_store_passes_the_suite() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    crate::testing::blockstore_suite(&open(directory.path()));
+    crate::testing::blockstore_suite(&super::MemoryStore::new());
+}
