@@ -57,15 +57,17 @@ impl Default for StoreOptions {
 /// Sizes that only tests change.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenOptions {
-    /// Bytes of journal below which it is left as it is; above, it is compacted at open when half of it is dead.
+    /// Bytes of journal below which it is left as it is.
     pub(crate) compact_at: u64,
+    /// A longer journal is compacted at open when it is more than so many times as long as what is still true in it.
+    pub(crate) compact_ratio: u64,
     /// Bytes of a pack that gets no more blocks.
     pub(crate) pack_bytes: u64,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { compact_at: MIN_COMPACTION_BYTES, pack_bytes: packs::PACK_BYTES }
+        Self { compact_at: MIN_COMPACTION_BYTES, compact_ratio: 2, pack_bytes: packs::PACK_BYTES }
     }
 }
 
@@ -173,7 +175,9 @@ impl Store {
             _lock: held,
         };
         let used = position.length;
-        if used >= options.compact_at && used > 2 * journal::encode_journal(Some(position), &live).len() as u64 {
+        if used >= options.compact_at
+            && used > options.compact_ratio * journal::encode_journal(Some(position), &live).len() as u64
+        {
             inner.compact(&live).map_err(fail)?;
         }
         Ok(Self { inner: Arc::new(inner) })

@@ -32,9 +32,9 @@ fn d1_nothing_published_is_lost_wherever_the_power_is_cut() {
             }
             let checked = catch_unwind(AssertUnwindSafe(|| {
                 if states.is_multiple_of(CUT_AGAIN) {
-                    cut_again(&disk, &index, &mut Dice(states), &mut |disk, home| check(disk, home, &expected));
+                    cut_again(&disk, &index, &mut Dice(states), &mut |disk, home| check(disk, home, &expected, false));
                 }
-                check(&SimulatedDisk::new(disk, None), &MemoryHome::new(index, None), &expected);
+                check(&SimulatedDisk::new(disk, None), &MemoryHome::new(index, None), &expected, states % 2 == 0);
             }));
             if checked.is_err() {
                 panic!("after operation {cut} of {}, {fate:?}: {:?}", ops.len(), ops.last());
