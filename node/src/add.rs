@@ -68,6 +68,9 @@ pub enum AddError {
         /// Bytes read.
         got: u64,
     },
+    /// A directory entry cannot be written.
+    #[error(transparent)]
+    Directory(#[from] dag::DirectoryError),
     /// The repository failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -116,7 +119,7 @@ pub(crate) fn add(
         Content::Bytes(bytes) => (Box::new(io::Cursor::new(bytes)), "bytes in memory".to_owned()),
         Content::Reader(reader) => (reader, "the source".to_owned()),
     };
-    let mut staged = store.stage()?;
+    let staged = store.stage()?;
     // One byte past the expected size is enough to know that it is wrong.
     let limit = expected.map_or(u64::MAX, |expected| expected.size.saturating_add(1));
     let mut limited = Stoppable { inner: &mut source, stop }.take(limit);

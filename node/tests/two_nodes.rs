@@ -75,7 +75,7 @@ async fn files_of_every_shape_arrive_bit_for_bit() {
         let cid = add(&source, &bytes).await;
         let lease = node.lease();
         let got = node.get(&cid, Some(expected(&bytes)), 0, &lease, &silent).await.expect("fetched");
-        assert_eq!(std::fs::read(&got.path).expect("there") == bytes, true, "{size} bytes differ");
+        assert!(std::fs::read(&got.path).expect("there") == bytes, "{size} bytes differ");
         assert_eq!(node.store().file(&cid).expect("linked").size, size as u64);
     }
     node.commit().await.expect("durable");

@@ -4,6 +4,8 @@
 //! [`Node::join`]. Network tasks run on a runtime of the node's own with one worker (a second one costs more than it
 //! gives), hashing and disk work on blocking threads beside it. Dropping the last handle stops everything.
 
+mod read;
+
 use crate::add::{self, AddError, Added, Content};
 use crate::config::{Config, Network, NetworkConfig};
 use crate::exchange::bitswap::Exchange;
@@ -235,8 +237,9 @@ impl Node {
     ) -> Result<Added, AddError> {
         let (sender, receiver) = watch::channel(0);
         let (stop, guard) = self.stop();
-        let work = self
-            .blocking(move |store| add::add(store, content, expected, &stop, &|done| drop(sender.send_replace(done))));
+        let work = self.blocking(move |store| {
+            add::add(store, content, expected, &stop, &|done| sender.send_modify(|seen| *seen = done))
+        });
         let added = following(work, receiver, progress).await?;
         drop(guard);
         lease.hold(&added.cid);
@@ -291,7 +294,7 @@ impl Node {
                 cid,
                 expected,
                 limit,
-                progress: &|done| drop(reporting.send_replace(done)),
+                progress: &|done| reporting.send_modify(|seen| *seen = done),
             };
             fetch.run()
         });

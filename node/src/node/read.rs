@@ -1,0 +1,75 @@
+//! Reading through the node: streams of a file, entries of a directory, single blocks.
+//!
+//! Imports its parent and [`crate::dag`]. It never keeps what it reads from peers.
+
+use super::Node;
+use crate::add::AddError;
+use crate::block::Block;
+use crate::dag::{self, BlockSource, DirectoryError, Entry, ReadError};
+use crate::fetch::{FetchError, unavailable};
+use crate::net::NetError;
+use crate::pin::Lease;
+use crate::store::Blockstore as _;
+use bytes::Bytes;
+use cid::Cid;
+use futures::Stream;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Most entries of a directory that is listed.
+const MAX_ENTRIES: usize = 100_000;
+
+impl Node {
+    /// Takes a directory in. Returns its CID and its cumulative size.
+    ///
+    /// # Errors
+    /// [`AddError::Directory`] for names that no directory may hold.
+    pub async fn add_directory(&self, entries: Vec<Entry>, lease: &Lease) -> Result<(Cid, u64), AddError> {
+        let (block, cumulative) = dag::encode_directory(entries)?;
+        let cid = *block.cid();
+        lease.hold(&cid);
+        self.blocking(move |store| store.put(&block)).await?;
+        Ok((cid, cumulative))
+    }
+
+    /// Reads part of a file, in order, from the repository or from peers, without keeping what comes from peers.
+    pub fn cat(&self, cid: &Cid, range: Range<u64>) -> impl Stream<Item = Result<Bytes, ReadError>> + Send + use<> {
+        dag::read_file(Arc::new(self.clone()), *cid, range, None)
+    }
+
+    /// Lists a directory.
+    ///
+    /// # Errors
+    /// [`DirectoryError`] when it is none, is too large, or has names that no directory may hold.
+    pub async fn list(&self, cid: &Cid) -> Result<Vec<Entry>, DirectoryError> {
+        dag::list_directory(self, cid, MAX_ENTRIES).await
+    }
+}
+
+#[async_trait::async_trait]
+impl BlockSource for Node {
+    async fn block(&self, cid: &Cid) -> Result<Block, dag::BlockSourceError> {
+        let wanted = *cid;
+        if let Some(block) = Block::inline(cid)? {
+            return Ok(block);
+        }
+        let local = self.blocking(move |store| store.get(&wanted)).await?;
+        if let Some(block) = local.and_then(|bytes| Block::verify(*cid, bytes).ok()) {
+            return Ok(block);
+        }
+        self.go_online().await.map_err(|error| match error {
+            NetError::Offline => FetchError::Offline { cid: *cid },
+            other => other.into(),
+        })?;
+        let exchange = self.0.exchange.get().ok_or(NetError::Closed)?;
+        let mut session = exchange.session();
+        session.want([*cid]);
+        // The session wants one block, so whatever comes is that one.
+        loop {
+            let next = session.next(self.0.config.patience).await;
+            if let Some(block) = next.map_err(|starved| unavailable(*cid, starved))?.under(*cid) {
+                return Ok(block);
+            }
+        }
+    }
+}
