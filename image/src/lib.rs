@@ -1,1 +1,8 @@
 //! OCI images on an IPFS node.
+//!
+//! Reading order: [`event`] (what a running verb tells), [`blobs`] (the seam to storage).
+//!
+//! The library reads no environment variable and no home directory, and prints nothing.
+
+pub mod blobs;
+pub mod event;

@@ -1,0 +1,274 @@
+//! The seam between images and whatever stores them.
+//!
+//! push and pull know [`Blobs`] and [`Records`] and nothing of nodes, sockets or disks. One value is one piece of work:
+//! what it added, found or fetched is safe from garbage collection until it is dropped, and kept for good once a
+//! [`Record`] lists it. Imports nothing of this crate. Nothing here trusts a CID or a digest that was not checked.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cid::Cid;
+
+/// What a blob must turn out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Expected {
+    /// SHA-256 of the whole.
+    pub digest: [u8; 32],
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Where the bytes of a blob to be added come from.
+pub enum Content {
+    /// A file that lies still while it is read.
+    File(PathBuf),
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// A stream, read once, on a thread that may block.
+    Reader(Box<dyn io::Read + Send>),
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => formatter.debug_tuple("File").field(path).finish(),
+            Self::Bytes(bytes) => formatter.debug_tuple("Bytes").field(&bytes.len()).finish(),
+            Self::Reader(_) => formatter.write_str("Reader"),
+        }
+    }
+}
+
+/// A blob that is in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// CID of the UnixFS file.
+    pub cid: Cid,
+    /// SHA-256 of the whole.
+    pub digest: [u8; 32],
+    /// Bytes.
+    pub size: u64,
+    /// Bytes of the file's whole DAG: what a directory entry calls its size.
+    pub cumulative: u64,
+    /// Whether it was there before.
+    pub existed: bool,
+}
+
+/// One name in a UnixFS directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// A single path component.
+    pub name: String,
+    /// What it names.
+    pub cid: Cid,
+    /// Bytes of that DAG; untrusted where it was read from a peer.
+    pub size: u64,
+}
+
+/// A whole, checked blob on this machine.
+#[derive(Clone, Debug)]
+pub struct BlobFile {
+    /// CID of the UnixFS file.
+    pub cid: Cid,
+    /// SHA-256 of the whole, checked.
+    pub digest: [u8; 32],
+    /// Bytes.
+    pub size: u64,
+    /// Whether it was here before it was asked for.
+    pub existed: bool,
+    /// How to read it.
+    pub body: Body,
+}
+
+/// Where the bytes of a [`BlobFile`] lie.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// A file of the store: never to be written to or linked from outside.
+    File(PathBuf),
+    /// Bytes in memory.
+    Bytes(Bytes),
+}
+
+impl Body {
+    /// Opens the bytes for reading from their start. Blocks.
+    ///
+    /// # Errors
+    /// What opening the file says.
+    pub fn open(&self) -> io::Result<Box<dyn io::Read + Send>> {
+        Ok(match self {
+            Self::File(path) => Box::new(std::fs::File::open(path)?),
+            Self::Bytes(bytes) => Box::new(io::Cursor::new(bytes.clone())),
+        })
+    }
+
+    /// The file, when the bytes lie in one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Bytes(_) => None,
+        }
+    }
+}
+
+/// Told the number of bytes done so far; must not block.
+pub type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
+
+/// Storage of blobs by CID and by digest.
+///
+/// Dropping a future half-way leaves the store whole: what was not finished is not found, and `fetch` resumes.
+#[async_trait]
+pub trait Blobs: Send + Sync {
+    /// Stores `content` as a UnixFS file.
+    ///
+    /// # Errors
+    /// [`BlobsError::Mismatch`] when it is not as `expected`; nothing is stored then.
+    async fn add(
+        &self,
+        content: Content,
+        expected: Option<Expected>,
+        progress: Progress<'_>,
+    ) -> Result<Added, BlobsError>;
+
+    /// Stores a UnixFS directory. Entries may come in any order; the CID does not depend on it.
+    ///
+    /// # Errors
+    /// [`BlobsError::Other`] when a name is not a single path component, or occurs twice.
+    async fn add_directory(&self, entries: Vec<Entry>) -> Result<Directory, BlobsError>;
+
+    /// Looks for a whole blob by what it is; asks nobody.
+    ///
+    /// # Errors
+    /// Only when the store itself fails.
+    async fn find(&self, expected: Expected) -> Result<Option<Added>, BlobsError>;
+
+    /// Makes the whole file `cid` lie here, from peers if need be, checked against `expected`.
+    ///
+    /// # Errors
+    /// [`BlobsError::Mismatch`], [`BlobsError::NotFound`], [`BlobsError::NotAFile`]; what came in so far is kept aside
+    /// for the next try.
+    async fn fetch(
+        &self,
+        cid: &Cid,
+        expected: Option<Expected>,
+        progress: Progress<'_>,
+    ) -> Result<BlobFile, BlobsError>;
+
+    /// Reads a small file whole, from peers if need be, and leaves it in the store.
+    ///
+    /// # Errors
+    /// [`BlobsError::TooLarge`] past `limit` bytes, before that many are held.
+    async fn read(&self, cid: &Cid, limit: u64) -> Result<Bytes, BlobsError>;
+
+    /// Lists a UnixFS directory, from peers if need be.
+    ///
+    /// # Errors
+    /// [`BlobsError::NotADirectory`] when `cid` is something else.
+    async fn list(&self, cid: &Cid) -> Result<Vec<Entry>, BlobsError>;
+
+    /// The records that live beside the blobs.
+    fn records(&self) -> &dyn Records;
+}
+
+/// A stored directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// Its CID.
+    pub cid: Cid,
+    /// Bytes of the whole DAG under it.
+    pub cumulative: u64,
+}
+
+/// A named set of CIDs that are kept until the record is released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What a user calls it; unique.
+    pub name: String,
+    /// What the name stands for.
+    pub root: Cid,
+    /// Every other DAG that is kept with it.
+    pub members: Vec<Cid>,
+    /// Whatever the writer needs to know about it later; small.
+    pub note: Vec<u8>,
+}
+
+/// The records of a store. Each change is durable, with all bytes it depends on, before it returns.
+#[async_trait]
+pub trait Records: Send + Sync {
+    /// Writes `record`, in place of one with the same name.
+    ///
+    /// # Errors
+    /// When the store fails; the earlier record stands then.
+    async fn keep(&self, record: Record) -> Result<(), BlobsError>;
+
+    /// Removes the record called `name`; says whether there was one.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn release(&self, name: &str) -> Result<bool, BlobsError>;
+
+    /// All records, sorted by name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn kept(&self) -> Result<Vec<Record>, BlobsError>;
+}
+
+/// Why storage could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlobsError {
+    /// The bytes are others than promised.
+    #[error("blob has {} and {got_size} bytes, expected {} and {} bytes", hex(got_digest), hex(&expected.digest), expected.size)]
+    Mismatch {
+        /// What was promised.
+        expected: Expected,
+        /// SHA-256 of what came; zeros when it was cut off for being too long.
+        got_digest: [u8; 32],
+        /// Bytes that came, at least.
+        got_size: u64,
+    },
+    /// Neither here nor with anybody who was asked.
+    #[error("`{cid}` is not here, and no peer gave it ({asked})")]
+    NotFound {
+        /// What was wanted.
+        cid: Cid,
+        /// Who was asked, for how long.
+        asked: String,
+    },
+    /// A document longer than documents may be.
+    #[error("`{cid}` is longer than the {limit} bytes it may have")]
+    TooLarge {
+        /// What was read.
+        cid: Cid,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A file was wanted.
+    #[error("`{cid}` is not a file")]
+    NotAFile {
+        /// What was wanted.
+        cid: Cid,
+    },
+    /// A directory was wanted.
+    #[error("`{cid}` is not a directory")]
+    NotADirectory {
+        /// What was wanted.
+        cid: Cid,
+    },
+    /// Reading the content to be added failed.
+    #[error("cannot read the content to be stored")]
+    Content(#[source] io::Error),
+    /// The store, or the node around it, failed.
+    #[error(transparent)]
+    Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn hex(digest: &[u8; 32]) -> String {
+    digest.iter().fold("`sha256:".to_owned(), |mut text, byte| {
+        text.push_str(&format!("{byte:02x}"));
+        text
+    }) + "`"
+}
