@@ -1,8 +1,9 @@
 //! OCI images on an IPFS node.
 //!
-//! Reading order: [`event`] (what a running verb tells), [`blobs`] (the seam to storage).
+//! Reading order: [`event`] (what a running verb tells), [`blobs`] (the seam to storage), [`oci`] (documents).
 //!
 //! The library reads no environment variable and no home directory, and prints nothing.
 
 pub mod blobs;
 pub mod event;
+pub mod oci;
