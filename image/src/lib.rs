@@ -1,9 +1,11 @@
 //! OCI images on an IPFS node.
 //!
-//! Reading order: [`event`] (what a running verb tells), [`blobs`] (the seam to storage), [`oci`] (documents).
+//! Reading order: [`event`] (what a running verb tells), [`blobs`] (the seam to storage), [`oci`] (documents), [`reference`]
+//! (what a user types).
 //!
 //! The library reads no environment variable and no home directory, and prints nothing.
 
 pub mod blobs;
 pub mod event;
 pub mod oci;
+pub mod reference;
