@@ -7,5 +7,7 @@
 
 pub mod blobs;
 pub mod event;
+pub mod location;
 pub mod oci;
 pub mod reference;
+pub mod source;

@@ -1,0 +1,338 @@
+//! Where pushed images come from.
+//!
+//! A [`Source`] lists its images and opens their blobs; whoever reads a blob checks its digest, since nothing here is
+//! trusted. [`open`] makes one from a [`Location`]. Imports [`oci`](crate::oci), [`location`](crate::location) and
+//! [`blobs::Content`](crate::blobs::Content). Everything blocks; nothing here writes outside the spool directory it is
+//! given.
+
+mod directory;
+mod docker;
+mod layout;
+mod spool;
+mod tarball;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    blobs::Content,
+    location::{Format, Location, Place},
+    oci::{Descriptor, Digest, DigestError, DocumentError, MAX_DOCUMENT_BYTES, descriptor},
+    reference::Name,
+};
+
+/// A place that holds images.
+pub trait Source: Send + Sync {
+    /// Every image here, in the order of the place.
+    fn images(&self) -> &[Listed];
+
+    /// Opens a blob. What comes out is unchecked.
+    ///
+    /// # Errors
+    /// [`SourceError::Missing`] when it is not here.
+    fn open(&self, blob: &Descriptor) -> Result<Content, SourceError>;
+
+    /// The layout as it lies here, if it is one and holds this one image: what a layout root copies as it is.
+    fn layout(&self) -> Option<&WholeLayout>;
+}
+
+/// One image of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its top document, with the annotations and platform that its place gives it.
+    pub descriptor: Descriptor,
+}
+
+impl Listed {
+    /// The full name it carries, normalised; absent when it carries none, or only a bare tag.
+    pub fn name(&self) -> Option<Name> {
+        let annotations = &self.descriptor.annotations;
+        let full = annotations.get(descriptor::IMAGE_NAME).or_else(|| {
+            annotations.get(descriptor::REF_NAME).filter(|text| text.contains(['/', ':']))
+        })?;
+        full.parse::<Name>().ok()
+    }
+
+    /// Whether `wanted` means this image: its tag, its name, or the same name in other words.
+    fn is(&self, wanted: &str) -> bool {
+        let annotations = &self.descriptor.annotations;
+        let is_same = |key: &str| annotations.get(key).is_some_and(|text| text == wanted);
+        is_same(descriptor::REF_NAME)
+            || is_same(descriptor::IMAGE_NAME)
+            || wanted.parse::<Name>().is_ok_and(|wanted| self.name() == Some(wanted))
+    }
+
+    /// What to call it in a message.
+    fn label(&self) -> String {
+        let annotations = &self.descriptor.annotations;
+        let name = annotations.get(descriptor::IMAGE_NAME).or_else(|| annotations.get(descriptor::REF_NAME));
+        name.map_or_else(|| self.descriptor.digest.to_string(), |name| name.escape_debug().to_string())
+    }
+}
+
+/// A layout's own files, unchecked but for their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WholeLayout {
+    /// The bytes of `oci-layout`.
+    pub marker: Bytes,
+    /// The bytes of `index.json`.
+    pub index: Bytes,
+    /// Every file under `blobs/`.
+    pub blobs: Vec<(Digest, u64)>,
+}
+
+/// Most names that a message lists.
+const MAX_LISTED: usize = 20;
+
+/// Picks the image that is meant: the one called `wanted`, or the only one.
+///
+/// # Errors
+/// [`SourceError::NoSuchImage`] or [`SourceError::Ambiguous`], which list what there is.
+pub fn select<'s>(source: &'s dyn Source, wanted: Option<&str>) -> Result<&'s Listed, SourceError> {
+    let images = source.images();
+    let have = || images.iter().map(Listed::label).take(MAX_LISTED).collect::<Vec<_>>().join(", ");
+    match (wanted, images) {
+        (_, []) => Err(SourceError::Empty),
+        (Some(wanted), _) => images
+            .iter()
+            .find(|image| image.is(wanted))
+            .ok_or_else(|| SourceError::NoSuchImage { wanted: wanted.to_owned(), have: have() }),
+        // One image under several names is still one image.
+        (None, [first, rest @ ..]) if rest.iter().all(|image| image.descriptor.digest == first.descriptor.digest) => {
+            Ok(first)
+        }
+        (None, _) => Err(SourceError::Ambiguous { have: have() }),
+    }
+}
+
+/// Reads a small blob whole and checks it against its descriptor.
+///
+/// # Errors
+/// [`SourceError::Document`] past [`MAX_DOCUMENT_BYTES`], [`SourceError::Mismatch`] when the bytes are others.
+pub fn read_document(source: &dyn Source, blob: &Descriptor) -> Result<Bytes, SourceError> {
+    if let Some(inlined) = blob.inlined() {
+        return Ok(Bytes::copy_from_slice(inlined));
+    }
+    let what = || blob.digest.to_string();
+    if blob.size > MAX_DOCUMENT_BYTES {
+        let source = DocumentError::TooLarge { size: blob.size };
+        return Err(SourceError::Document { what: what(), source });
+    }
+    let mut bytes = Vec::new();
+    let mut read = |reader: &mut dyn Read| {
+        // One byte more than it should have tells a long blob from a right one.
+        reader.take(blob.size + 1).read_to_end(&mut bytes).map_err(|source| SourceError::Read { what: what(), source })
+    };
+    match source.open(blob)? {
+        Content::Bytes(whole) => read(&mut &whole[..])?,
+        Content::Reader(mut reader) => read(&mut reader)?,
+        Content::File(path) => {
+            let mut file =
+                std::fs::File::open(&path).map_err(|source| SourceError::Read { what: what(), source })?;
+            read(&mut file)?
+        }
+    };
+    if bytes.len() as u64 != blob.size || !blob.digest.matches(&bytes) {
+        let got_size = bytes.len() as u64;
+        return Err(SourceError::Mismatch { expected: blob.digest.clone(), size: blob.size, got_size });
+    }
+    Ok(bytes.into())
+}
+
+/// Opens the place that `location` names. `stdin` is read when it names the standard stream; an archive that cannot be
+/// read at random is unpacked into a nameless file in `spool` first.
+///
+/// # Errors
+/// [`SourceError`] says what is wrong with the place.
+pub fn open(
+    location: &Location,
+    stdin: Option<Box<dyn Read + Send>>,
+    spool: &Path,
+) -> Result<Box<dyn Source>, SourceError> {
+    match (&location.place, location.format) {
+        (Place::Path(path), Format::Oci) => {
+            Ok(Box::new(layout::Layout::open(directory::Directory::new(path.clone()))?))
+        }
+        (Place::Path(path), _) => {
+            let file = std::fs::File::open(path)
+                .map_err(|source| SourceError::Open { path: path.clone(), source })?;
+            if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+                // A pipe or a device has no ends to seek between.
+                return from_archive(spool::spool(Box::new(file), spool)?);
+            }
+            from_archive(spool::unpacked(file, spool)?)
+        }
+        (Place::Standard, _) => {
+            let stdin = stdin.ok_or(SourceError::NoStream)?;
+            from_archive(spool::spool(stdin, spool)?)
+        }
+    }
+}
+
+/// A tar is a layout when it says so, whatever it was announced as: Docker writes both into one archive.
+fn from_archive(file: std::fs::File) -> Result<Box<dyn Source>, SourceError> {
+    let tarball = tarball::Tarball::scan(file)?;
+    if tarball.contains("oci-layout") {
+        return Ok(Box::new(layout::Layout::open(tarball)?));
+    }
+    Ok(Box::new(docker::DockerArchive::open(tarball)?))
+}
+
+/// Why a source cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The place is not there.
+    #[error("cannot open `{}`", path.display())]
+    Open {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Standard input was named, but none was given.
+    #[error("there is no standard input to read")]
+    NoStream,
+    /// Reading failed half-way.
+    #[error("cannot read `{}`", what.escape_debug())]
+    Read {
+        /// What.
+        what: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The archive could not be unpacked into the spool directory.
+    #[error("cannot unpack the archive into `{}`", path.display())]
+    Spool {
+        /// The spool directory.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The tar is malformed.
+    #[error("the archive is damaged")]
+    Archive(#[source] io::Error),
+    /// The tar ends before it should.
+    #[error("the archive is cut off: `{}` should have {size} bytes at {offset}, but it ends at {end}", name.escape_debug())]
+    Truncated {
+        /// The entry that is cut.
+        name: String,
+        /// Its bytes.
+        size: u64,
+        /// Where they begin.
+        offset: u64,
+        /// Where the archive ends.
+        end: u64,
+    },
+    /// An entry's name leaves the archive.
+    #[error("archive entry `{}` points outside the archive", name.escape_debug())]
+    Escapes {
+        /// The name.
+        name: String,
+    },
+    /// The tar has more entries, or longer headers, than an image has.
+    #[error("the archive has too many entries, at most {limit} are read")]
+    TooManyEntries {
+        /// The limit.
+        limit: usize,
+    },
+    /// An entry that is needed is a link to nothing in the archive, or to itself.
+    #[error("archive entry `{}` is a link to `{}`, which is not a file of the archive", name.escape_debug(), target.escape_debug())]
+    Link {
+        /// The entry.
+        name: String,
+        /// Where it points.
+        target: String,
+    },
+    /// Neither an OCI layout nor what Docker writes.
+    #[error("`{}` is missing: this is not an image", what.escape_debug())]
+    NotAnImage {
+        /// What was looked for.
+        what: String,
+    },
+    /// The layout has a version that is not known.
+    #[error("the layout has version `{}`, expected `1.0.0`", version.escape_debug())]
+    LayoutVersion {
+        /// Its version.
+        version: String,
+    },
+    /// A blob is referred to but not there.
+    #[error("content `{}` is not in the source", what.escape_debug())]
+    Missing {
+        /// Its digest or name.
+        what: String,
+    },
+    /// A document breaks a rule.
+    #[error("`{}` is not valid", what.escape_debug())]
+    Document {
+        /// Its digest or name.
+        what: String,
+        /// The rule.
+        #[source]
+        source: DocumentError,
+    },
+    /// A digest inside a document is malformed.
+    #[error("`{}` is not valid", what.escape_debug())]
+    Digest {
+        /// The document.
+        what: String,
+        /// What is wrong.
+        #[source]
+        source: DigestError,
+    },
+    /// A document of Docker's archive format is malformed.
+    #[error("`{}` is not valid", what.escape_debug())]
+    Json {
+        /// Its name.
+        what: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A configuration lists another number of layers than the archive.
+    #[error("image `{}` has {layers} layers, but its configuration says {diff_ids}", name.escape_debug())]
+    LayerCount {
+        /// The configuration's name.
+        name: String,
+        /// Layers in the archive.
+        layers: usize,
+        /// Layers in the configuration.
+        diff_ids: usize,
+    },
+    /// A blob has other bytes than its descriptor says.
+    #[error("blob `{expected}` should have {size} bytes, but the source has {got_size} bytes that do not match it")]
+    Mismatch {
+        /// Its digest.
+        expected: Digest,
+        /// Its size.
+        size: u64,
+        /// Bytes read; one more than `size` when there are more.
+        got_size: u64,
+    },
+    /// There is no image in it.
+    #[error("the source holds no image")]
+    Empty,
+    /// The image asked for is not in it.
+    #[error("image `{}` is not in the source, which has: {have}", wanted.escape_debug())]
+    NoSuchImage {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        have: String,
+    },
+    /// There are several, and none was named.
+    #[error("the source holds several images, name one of: {have}")]
+    Ambiguous {
+        /// What there is.
+        have: String,
+    },
+}
