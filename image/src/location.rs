@@ -135,7 +135,14 @@ mod tests {
 
     #[test]
     fn locations_keep_their_text() {
-        for text in ["oci:/a/b", "oci:a:latest", "oci-archive:-", "oci-archive:x.tar:1.0", "docker-archive:x.tar.gz:a/b:c", "docker-archive:-:a:b"] {
+        for text in [
+            "oci:/a/b",
+            "oci:a:latest",
+            "oci-archive:-",
+            "oci-archive:x.tar:1.0",
+            "docker-archive:x.tar.gz:a/b:c",
+            "docker-archive:-:a:b",
+        ] {
             assert_eq!(text.parse::<Location>().expect(text).to_string(), text);
             assert!(Location::is_like(text));
         }

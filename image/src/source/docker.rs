@@ -76,9 +76,8 @@ impl DockerArchive {
         let config_bytes = document(tarball, &image.config)?.ok_or_else(missing)?;
         let config = ImageConfig::parse(&config_bytes)
             .map_err(|source| SourceError::Document { what: image.config.clone(), source })?;
-        let diff_ids = config
-            .diff_ids()
-            .map_err(|source| SourceError::Digest { what: image.config.clone(), source })?;
+        let diff_ids =
+            config.diff_ids().map_err(|source| SourceError::Digest { what: image.config.clone(), source })?;
         let names = image.layers.unwrap_or_default();
         if names.len() != diff_ids.len() {
             let (layers, diff_ids) = (names.len(), diff_ids.len());

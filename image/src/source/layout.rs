@@ -54,8 +54,8 @@ impl<F: Files> Layout<F> {
         let marker = read(MARKER)?;
         check_marker(&marker)?;
         let index_bytes = read(INDEX)?;
-        let index = Index::parse(&index_bytes)
-            .map_err(|source| SourceError::Document { what: INDEX.to_owned(), source })?;
+        let index =
+            Index::parse(&index_bytes).map_err(|source| SourceError::Document { what: INDEX.to_owned(), source })?;
         let images = index.manifests().iter().map(|descriptor| Listed { descriptor: descriptor.clone() }).collect();
         let mut blobs = Vec::new();
         for algorithm in ["sha256", "sha512"] {

@@ -53,9 +53,9 @@ impl Listed {
     /// The full name it carries, normalised; absent when it carries none, or only a bare tag.
     pub fn name(&self) -> Option<Name> {
         let annotations = &self.descriptor.annotations;
-        let full = annotations.get(descriptor::IMAGE_NAME).or_else(|| {
-            annotations.get(descriptor::REF_NAME).filter(|text| text.contains(['/', ':']))
-        })?;
+        let full = annotations
+            .get(descriptor::IMAGE_NAME)
+            .or_else(|| annotations.get(descriptor::REF_NAME).filter(|text| text.contains(['/', ':'])))?;
         full.parse::<Name>().ok()
     }
 
@@ -133,8 +133,7 @@ pub fn read_document(source: &dyn Source, blob: &Descriptor) -> Result<Bytes, So
         Content::Bytes(whole) => read(&mut &whole[..])?,
         Content::Reader(mut reader) => read(&mut reader)?,
         Content::File(path) => {
-            let mut file =
-                std::fs::File::open(&path).map_err(|source| SourceError::Read { what: what(), source })?;
+            let mut file = std::fs::File::open(&path).map_err(|source| SourceError::Read { what: what(), source })?;
             read(&mut file)?
         }
     };
@@ -160,8 +159,7 @@ pub fn open(
             Ok(Box::new(layout::Layout::open(directory::Directory::new(path.clone()))?))
         }
         (Place::Path(path), _) => {
-            let file = std::fs::File::open(path)
-                .map_err(|source| SourceError::Open { path: path.clone(), source })?;
+            let file = std::fs::File::open(path).map_err(|source| SourceError::Open { path: path.clone(), source })?;
             if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
                 // A pipe or a device has no ends to seek between.
                 return from_archive(spool::spool(Box::new(file), spool)?);
