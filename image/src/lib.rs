@@ -7,7 +7,9 @@
 
 pub mod blobs;
 pub mod event;
+pub mod link;
 pub mod location;
 pub mod oci;
+pub mod plan;
 pub mod reference;
 pub mod source;

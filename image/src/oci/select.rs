@@ -184,16 +184,15 @@ mod tests {
     use super::*;
 
     fn entry(platform: Option<&str>) -> Descriptor {
-        let platform = platform.map(|text| match text.split_once('/').expect("a slash") {
-            // Taken as they are: an index holds what its writer wrote.
-            (os, rest) => {
-                let (architecture, variant) = rest.split_once('/').unwrap_or((rest, ""));
-                Platform {
-                    os: os.into(),
-                    architecture: architecture.into(),
-                    variant: variant.into(),
-                    ..Platform::default()
-                }
+        // Taken as they are: an index holds what its writer wrote.
+        let platform = platform.map(|text| {
+            let (os, rest) = text.split_once('/').expect("a slash");
+            let (architecture, variant) = rest.split_once('/').unwrap_or((rest, ""));
+            Platform {
+                os: os.into(),
+                architecture: architecture.into(),
+                variant: variant.into(),
+                ..Platform::default()
             }
         });
         Descriptor { platform, ..Descriptor::new("", super::super::Digest::of(b""), 0) }

@@ -73,8 +73,6 @@ impl Tarball {
             // Of two entries with one name the later is the file, as it would be had they been unpacked.
             entries.insert(clean(&name).ok_or(SourceError::Escapes { name })?, found);
         }
-        drop(listing);
-        drop(archive);
         Ok(Self { file: Arc::new(file), entries })
     }
 
