@@ -12,4 +12,5 @@ pub mod location;
 pub mod oci;
 pub mod plan;
 pub mod reference;
+pub mod sink;
 pub mod source;

@@ -192,6 +192,8 @@ pub struct Record {
     pub members: Vec<Cid>,
     /// Whatever the writer needs to know about it later; small.
     pub note: Vec<u8>,
+    /// Whether parts of the DAGs are known to be missing: a layout of which one platform was pulled.
+    pub incomplete: bool,
 }
 
 /// The records of a store. Each change is durable, with all bytes it depends on, before it returns.

@@ -1,0 +1,180 @@
+//! Where images go to when they leave the store.
+//!
+//! A [`Sink`] takes the blobs of one image and shows it only when [`Sink::finish`] is called; dropped before, it leaves
+//! nothing behind. [`open`] makes one from a [`Location`]. Imports [`oci`](crate::oci), [`plan`](crate::plan),
+//! [`location`](crate::location) and [`blobs::Body`](crate::blobs::Body). Everything blocks. Blobs come from the store,
+//! where their digests were checked; here their lengths are.
+
+mod archive;
+mod layout;
+mod pending;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use crate::{
+    blobs::Body,
+    location::{Format, Location, Place},
+    oci::{Descriptor, DescriptorError, Digest, DocumentError, descriptor},
+    plan::{self, Plan},
+    reference::Name,
+};
+
+/// Takes one image.
+pub trait Sink: Send {
+    /// Whether a blob need not be written, since it is there.
+    fn has(&self, blob: &Descriptor) -> bool;
+
+    /// Writes one blob.
+    ///
+    /// # Errors
+    /// [`SinkError::Write`], or [`SinkError::Length`] when the body is longer or shorter than its descriptor says.
+    fn write(&mut self, blob: &Descriptor, body: &Body) -> Result<(), SinkError>;
+
+    /// Writes the lists and shows the image, all at once.
+    ///
+    /// # Errors
+    /// [`SinkError`]; nothing is shown then.
+    fn finish(self: Box<Self>, image: &Image<'_>) -> Result<(), SinkError>;
+}
+
+/// What a sink writes its lists from.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'i> {
+    /// The image; each of its parts was written.
+    pub plan: &'i Plan,
+    /// What it is called in the store, if it has a name there.
+    pub name: Option<&'i Name>,
+}
+
+impl Image<'_> {
+    /// The top descriptor as lists refer to it: without URLs, which are made anew by every push.
+    fn top(&self) -> Descriptor {
+        Descriptor { urls: Vec::new(), ..self.plan.top().descriptor.clone() }
+    }
+
+    /// The one manifest of the image that has a configuration to run, with that and its layers.
+    fn only_manifest(&self) -> Result<(&Descriptor, Vec<&Descriptor>), SinkError> {
+        let parts = &self.plan.parts;
+        let mut found = None;
+        for part in self.plan.documents() {
+            let Some(plan::Document { body: plan::Body::Manifest { config, layers, .. }, .. }) = &part.document else {
+                continue;
+            };
+            let is_attestation = part.descriptor.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
+            let config = &parts[*config].descriptor;
+            if is_attestation || !crate::oci::media::is_config(&config.media_type) {
+                continue;
+            }
+            let layers = layers.iter().map(|at| &parts[*at].descriptor).collect();
+            if found.replace((config, layers)).is_some() {
+                return Err(SinkError::ManyPlatforms);
+            }
+        }
+        found.ok_or(SinkError::NoImage)
+    }
+}
+
+/// Opens the place that `location` names. `stdout` is written to when it names the standard stream.
+///
+/// # Errors
+/// [`SinkError`] when the place cannot take an image.
+pub fn open(location: &Location, stdout: Option<Box<dyn Write + Send>>) -> Result<Box<dyn Sink>, SinkError> {
+    let image = location.image.clone();
+    match (&location.place, location.format) {
+        (Place::Path(path), Format::Oci) => Ok(Box::new(layout::LayoutSink::open(path, image)?)),
+        (Place::Path(path), format) => Ok(Box::new(archive::ArchiveSink::create(path, format, image)?)),
+        (Place::Standard, Format::Oci) => Err(SinkError::NoStream),
+        (Place::Standard, format) => {
+            let stdout = stdout.ok_or(SinkError::NoStream)?;
+            Ok(Box::new(archive::ArchiveSink::stream(stdout, format, image)))
+        }
+    }
+}
+
+/// Where a blob lies in a layout.
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
+}
+
+/// Sets the tag of a list's entry.
+fn tag(entry: &mut Descriptor, tag: &str) {
+    entry.annotations.insert(descriptor::REF_NAME.to_owned(), tag.to_owned());
+}
+
+/// Copies a body of exactly `size` bytes.
+fn copy(blob: &Descriptor, body: &Body, writer: &mut dyn Write) -> io::Result<u64> {
+    // One byte more than it should have tells a long body from a right one.
+    io::copy(&mut io::Read::take(body.open()?, blob.size.saturating_add(1)), writer)
+}
+
+/// Why an image could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SinkError {
+    /// The place cannot be made or opened.
+    #[error("cannot write to `{}`", path.display())]
+    Open {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Writing failed half-way; what was written is gone again.
+    #[error("cannot write `{what}`")]
+    Write {
+        /// What.
+        what: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A body has another length than its descriptor.
+    #[error("blob `{digest}` should have {expected} bytes, but {got} were read")]
+    Length {
+        /// The blob.
+        digest: Digest,
+        /// What its descriptor says.
+        expected: u64,
+        /// What it has; one more when it has more.
+        got: u64,
+    },
+    /// The directory holds something else.
+    #[error("`{}` is neither empty nor an image layout", path.display())]
+    NotALayout {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The list of the layout that is there is malformed.
+    #[error("the index of `{}` is not valid", path.display())]
+    Index {
+        /// Where.
+        path: PathBuf,
+        /// The rule it breaks.
+        #[source]
+        source: DocumentError,
+    },
+    /// Standard output was named, but none was given, or it cannot take a directory.
+    #[error("there is no standard output to write to")]
+    NoStream,
+    /// The name given to the image is none.
+    #[error("`{}` is not a name for an image", name.escape_debug())]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// A Docker archive holds one platform.
+    #[error("the image has several platforms, and a docker-archive holds one")]
+    ManyPlatforms,
+    /// A Docker archive holds images.
+    #[error("there is no container image in it, which is all that a docker-archive holds")]
+    NoImage,
+    /// A descriptor is malformed.
+    #[error(transparent)]
+    Descriptor(#[from] DescriptorError),
+}
