@@ -17,6 +17,7 @@ pub mod fetch;
 pub mod net;
 pub mod node;
 pub mod pin;
+mod provide;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

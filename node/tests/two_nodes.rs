@@ -192,3 +192,23 @@ async fn what_a_node_fetched_it_serves_to_the_next() {
     let got = third.get(&cid, Some(expected(&bytes)), 0, &third.lease(), &silent).await.expect("fetched");
     assert!(std::fs::read(got.path).expect("there") == bytes);
 }
+
+/// Three nodes in a row: the first knows only the second, and finds what the third has by the second's table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_is_found_through_a_third_node() {
+    let (here, there) = directories();
+    let last = tempfile::tempdir().expect("a directory");
+    let (middle, address) = serving(&here).await;
+    let (holder, _) = serving(&there).await;
+    let bytes = noise(700_000, 23);
+    let cid = add(&holder, &bytes).await;
+    holder.provide(&cid).await.expect("queued");
+    // Announced to nobody so far; the middle one is the first newcomer.
+    holder.connect(address.parse().expect("an address")).await.expect("connects");
+    let node = fetching(&last, &[&address]).await;
+    let got = node.get(&cid, Some(expected(&bytes)), 0, &node.lease(), &silent).await.expect("fetched");
+    assert!(std::fs::read(got.path).expect("there") == bytes);
+    let providers = node.find_providers(&cid).await.expect("asked");
+    assert_eq!(providers, [holder.net().await.expect("online").peer()]);
+    drop(middle);
+}

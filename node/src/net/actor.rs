@@ -15,7 +15,7 @@ use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Named peers that are not connected are dialled again this often.
 const REDIAL_INTERVAL: Duration = Duration::from_secs(5);
@@ -60,6 +60,7 @@ pub(super) struct Actor {
     dials: HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<PeerId, NetError>>)>,
     provides: HashMap<kad::QueryId, oneshot::Sender<bool>>,
     searches: HashMap<kad::QueryId, Search>,
+    table_peers: watch::Sender<usize>,
 }
 
 fn record_key(cid: &Cid) -> kad::RecordKey {
@@ -91,7 +92,13 @@ impl Actor {
             dials: HashMap::new(),
             provides: HashMap::new(),
             searches: HashMap::new(),
+            table_peers: watch::Sender::new(0),
         }
+    }
+
+    /// Counts the peers that join the routing table.
+    pub(super) fn table_peers(&self) -> watch::Receiver<usize> {
+        self.table_peers.subscribe()
     }
 
     /// Binds every address and waits until the swarm says so.
@@ -287,6 +294,7 @@ impl Actor {
             for address in info.listen_addrs {
                 kad.add_address(&peer, address);
             }
+            self.table_peers.send_modify(|count| *count += 1);
         }
     }
 

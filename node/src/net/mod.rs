@@ -24,7 +24,7 @@ use gate::Gate;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,6 +38,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug)]
 pub struct Net {
     commands: mpsc::Sender<Command>,
+    table_peers: watch::Receiver<usize>,
     peer: PeerId,
     config: NetworkConfig,
 }
@@ -145,10 +146,11 @@ impl Net {
         let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
         let mut actor = Actor::new(swarm, exchange, receiver, signals, config);
         actor.listen(&config.listen).await?;
+        let table_peers = actor.table_peers();
         tasks.spawn(async move {
             token.run_until_cancelled(actor.run()).await;
         });
-        Ok(Self { commands, peer, config: config.clone() })
+        Ok(Self { commands, table_peers, peer, config: config.clone() })
     }
 
     /// This node's identity.
@@ -175,6 +177,11 @@ impl Net {
     /// Starts listening on one more address.
     pub async fn listen(&self, address: Multiaddr) -> Result<(), NetError> {
         self.ask(|reply| Command::Listen(address, reply)).await?
+    }
+
+    /// How many peers have joined the routing table so far.
+    pub(crate) fn table_peers(&self) -> watch::Receiver<usize> {
+        self.table_peers.clone()
     }
 
     /// Connected peers.

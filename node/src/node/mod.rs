@@ -13,6 +13,7 @@ use crate::fetch::{Expected, FetchError, FileFetch, GoOnline};
 use crate::net::identity::{self, IdentityError};
 use crate::net::{Net, NetError, PeerInfo};
 use crate::pin::{GcError, GcReport, Lease};
+use crate::provide::Provider;
 use crate::store::{Blockstore as _, FileInfo, OpenError, Store, StoreError, StoreOptions};
 use cid::Cid;
 use libp2p::identity::Keypair;
@@ -50,6 +51,7 @@ pub enum StartError {
 struct Online {
     net: Net,
     exchange: Exchange,
+    provider: Provider,
 }
 
 /// A file that is being fetched; the lock is held by whoever fetches it.
@@ -200,8 +202,12 @@ impl Node {
         // On the node's own runtime: sockets and timers belong to the one that polls them.
         let start = async move {
             let (exchange, signals) = Exchange::new(Arc::new(store), handle, tasks.clone(), token.clone());
-            let net = Net::start(&config, &identity, exchange.clone(), signals, &tasks, token).await?;
-            Ok::<_, NetError>(Online { net, exchange })
+            let net = Net::start(&config, &identity, exchange.clone(), signals, &tasks, token.clone()).await?;
+            let (provider, announcing) = Provider::new(net.clone());
+            tasks.spawn(async move {
+                token.run_until_cancelled(announcing).await;
+            });
+            Ok::<_, NetError>(Online { net, exchange, provider })
         };
         let started = self.runtime().spawn(start).await.map_err(|_| NetError::Closed)??;
         let net = started.net.clone();
@@ -357,12 +363,14 @@ impl Node {
         self.blocking(|store| store.gc()).await
     }
 
-    /// Announces that this node has a block. `false` when nobody took the record.
+    /// Announces that this node has something, and goes on announcing it to newcomers. Returns as soon as it is queued.
     ///
     /// # Errors
     /// [`NetError`].
-    pub async fn provide(&self, cid: &Cid) -> Result<bool, NetError> {
-        self.go_online().await?.provide(*cid).await
+    pub async fn provide(&self, cid: &Cid) -> Result<(), NetError> {
+        self.go_online().await?;
+        let provider = self.0.online.lock().await.as_ref().map(|online| online.provider.clone());
+        provider.ok_or(NetError::Closed)?.announce(*cid).await
     }
 
     /// Peers that announced a block.
