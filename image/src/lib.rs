@@ -6,6 +6,7 @@
 //! The library reads no environment variable and no home directory, and prints nothing.
 
 pub mod blobs;
+pub mod control;
 pub mod event;
 pub mod link;
 pub mod location;

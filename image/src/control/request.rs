@@ -1,0 +1,245 @@
+//! What a user asks for, as plain data that survives a socket.
+//!
+//! A [`Request`] is one verb with its arguments, an [`Options`] what every verb takes. Imports the words for places and
+//! references. Paths in here are absolute, since the process that carries a request out has a directory of its own;
+//! nothing here touches a disk.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    location::{Location, Place},
+    reference::Reference,
+};
+
+/// One verb with its arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", content = "arguments", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Request {
+    /// Takes an image in and gives it a CID.
+    Push(Push),
+    /// Makes an image local, and writes it elsewhere if asked to.
+    Pull(Pull),
+    /// Lists the images that are here.
+    Images,
+    /// Describes one image that is here.
+    Inspect {
+        /// The image.
+        image: Reference,
+    },
+    /// Gives an image one more name.
+    Tag {
+        /// The image.
+        image: Reference,
+        /// The new name, as the user wrote it.
+        name: String,
+    },
+    /// Lets go of names, or of everything that is kept under a root.
+    Remove {
+        /// The images.
+        images: Vec<Reference>,
+    },
+    /// Writes an image that is here to a place.
+    Save {
+        /// The image.
+        image: Reference,
+        /// Where to.
+        to: Location,
+    },
+    /// Takes every image of an archive in under the name it has there.
+    Load {
+        /// The archive.
+        from: Location,
+    },
+    /// Frees what nothing keeps.
+    Gc,
+    /// Checks every byte of the repository.
+    Verify {
+        /// Whether damaged files are moved away, to be fetched anew.
+        repair: bool,
+    },
+    /// Says who this node is.
+    Id,
+    /// Lists the peers that are connected.
+    Peers,
+    /// Serves what the repository holds until it is cancelled; its reply never comes.
+    Serve {
+        /// What the user wants to be found.
+        root: Reference,
+    },
+}
+
+/// Arguments of [`Request::Push`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Push {
+    /// Where the image comes from.
+    pub source: Source,
+    /// What to call it here; the name it has there, if absent.
+    pub name: Option<String>,
+    /// What its root is.
+    pub shape: Shape,
+    /// What to take of an image for several platforms.
+    pub platforms: PlatformChoice,
+}
+
+/// Arguments of [`Request::Pull`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pull {
+    /// The image.
+    pub image: Reference,
+    /// What to call it here, besides its CID.
+    pub name: Option<String>,
+    /// Where to write it once it is here.
+    pub to: Option<Location>,
+    /// What to take of an image for several platforms.
+    pub platforms: PlatformChoice,
+}
+
+/// Where a pushed image comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A place outside the store.
+    Place(Location),
+    /// An image that is here.
+    Stored(Reference),
+}
+
+/// What the CID of an image names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shape {
+    /// The JSON of the top descriptor, as nerdctl writes it.
+    #[default]
+    Descriptor,
+    /// A directory that is an OCI layout.
+    Layout,
+}
+
+/// Which platforms of an image are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlatformChoice {
+    /// This host's.
+    #[default]
+    Host,
+    /// Every one.
+    All,
+    /// These, as the user wrote them; each may be a comma list.
+    Only(Vec<String>),
+}
+
+/// What every verb takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// The network to use; when absent, the one the holder is part of, else the local one.
+    pub network: Option<NetworkChoice>,
+    /// Addresses of peers to connect to, as multiaddresses.
+    pub peers: Vec<String>,
+    /// Addresses to listen on, as multiaddresses.
+    pub listen: Vec<String>,
+    /// How long to wait for a peer while nothing arrives.
+    pub patience: Option<Duration>,
+}
+
+/// A network by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkChoice {
+    /// Peers on this host's own links.
+    Lan,
+    /// Those who hold the repository's swarm key.
+    Private,
+    /// Nobody: no network socket is opened.
+    Offline,
+}
+
+impl Request {
+    /// Which standard stream of the user's process the verb reads or writes.
+    pub fn stream(&self) -> Option<Stream> {
+        let is_standard = |location: &Location| location.place == Place::Standard;
+        match self {
+            Self::Push(Push { source: Source::Place(from), .. }) | Self::Load { from } if is_standard(from) => {
+                Some(Stream::Input)
+            }
+            Self::Pull(Pull { to: Some(to), .. }) | Self::Save { to, .. } if is_standard(to) => Some(Stream::Output),
+            _ => None,
+        }
+    }
+
+    /// Makes every path absolute, as seen from `directory`.
+    pub fn anchor(&mut self, directory: &Path) {
+        let place = match self {
+            Self::Push(Push { source: Source::Place(place), .. }) | Self::Load { from: place } => place,
+            Self::Pull(Pull { to: Some(place), .. }) | Self::Save { to: place, .. } => place,
+            _ => return,
+        };
+        if let Place::Path(path) = &mut place.place {
+            *path = anchored(directory, path);
+        }
+    }
+}
+
+/// A path as seen from `directory`. Symbolic links and `..` are left to whoever opens it.
+fn anchored(directory: &Path, path: &Path) -> PathBuf {
+    directory.join(path)
+}
+
+/// A standard stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard input.
+    Input,
+    /// Standard output.
+    Output,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn save(to: &str) -> Request {
+        Request::Save { image: "alpine".parse().expect("a name"), to: to.parse().expect("a location") }
+    }
+
+    #[test]
+    fn requests_survive_json() {
+        let push = Request::Push(Push {
+            source: Source::Place("oci:/a:tag".parse().expect("a location")),
+            name: Some("x".into()),
+            shape: Shape::Layout,
+            platforms: PlatformChoice::Only(vec!["linux/amd64".into()]),
+        });
+        let stored = Request::Push(Push {
+            source: Source::Stored("alpine:3".parse().expect("a name")),
+            name: None,
+            shape: Shape::Descriptor,
+            platforms: PlatformChoice::All,
+        });
+        for request in [push, stored, save("oci-archive:-"), Request::Images, Request::Verify { repair: true }] {
+            let text = serde_json::to_string(&request).expect("serialises");
+            assert_eq!(serde_json::from_str::<Request>(&text).expect("parses"), request, "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_become_absolute_and_streams_are_left_alone() {
+        let anchor = |text: &str| {
+            let mut request = save(text);
+            request.anchor(Path::new("/home/somebody"));
+            request
+        };
+        assert_eq!(anchor("oci:x"), save("oci:/home/somebody/x"));
+        assert_eq!(anchor("oci:/x:tag"), save("oci:/x:tag"));
+        assert_eq!(anchor("oci-archive:-"), save("oci-archive:-"));
+        assert_eq!(save("oci-archive:-").stream(), Some(Stream::Output));
+        assert_eq!(save("oci-archive:x").stream(), None);
+        let load = Request::Load { from: "docker-archive:-".parse().expect("a location") };
+        assert_eq!(load.stream(), Some(Stream::Input));
+    }
+}
