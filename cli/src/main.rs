@@ -1,6 +1,23 @@
-//! The `shipfs` command.
+//! The `shipfs` command: reads arguments, has [`shipfs_image::control`] carry them out, shows what comes back.
+//!
+//! Nothing is decided here that another program could want; that lies in the libraries.
+
+mod args;
+mod commands;
+mod config;
+mod context;
+mod output;
+mod progress;
+mod report;
+mod tables;
+mod text;
+
+use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    let args = args::Args::read();
+    report::exit_code(context::run(args))
+}

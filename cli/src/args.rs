@@ -1,0 +1,187 @@
+//! The command line: global options and the list of verbs.
+//!
+//! Doc comments here and in [`commands`](crate::commands) are the help text. Nothing is carried out here.
+
+use std::{path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{ArgAction, Parser, ValueEnum, builder::styling};
+use shipfs_image::control::{self, NetworkChoice, Options, PlatformChoice};
+
+use crate::commands::Command;
+
+const STYLES: styling::Styles = styling::Styles::styled()
+    .header(styling::AnsiColor::Green.on_default().bold())
+    .usage(styling::AnsiColor::Green.on_default().bold())
+    .literal(styling::AnsiColor::Cyan.on_default().bold())
+    .placeholder(styling::AnsiColor::Cyan.on_default());
+
+/// Ships container images over IPFS: no registry, no other daemon
+///
+/// One host pushes an image and gets a CID, any other pulls that CID. Both ends are this program: it has its own IPFS
+/// node inside, and speaks with Kubo and nerdctl.
+#[derive(Debug, Parser)]
+#[command(
+    name = "shipfs", version, styles = STYLES, propagate_version = true, arg_required_else_help = true,
+    subcommand_required = true, max_term_width = 110, after_long_help = EXAMPLES
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # On one host: take an image in, print its CID, let others have it until Ctrl-C
+  docker save alpine | shipfs push --serve docker-archive:-
+
+  # On another host of the same network
+  shipfs pull bafkrei... --to docker-archive:- | docker load
+
+  # Serve everything that is here, from now on
+  shipfs daemon
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
+
+/// What every verb takes.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Directory of the repository [default: $SHIPFS_PATH, else $XDG_DATA_HOME/shipfs, as root /var/lib/shipfs]
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    pub(crate) repo: Option<PathBuf>,
+
+    /// Which peers to talk to, if peers are needed at all [default: lan, or what the running daemon uses]
+    #[arg(long, global = true, value_enum, value_name = "NETWORK")]
+    pub(crate) network: Option<Network>,
+
+    /// Short for `--network offline`: open no network socket
+    #[arg(long, global = true, conflicts_with = "network")]
+    pub(crate) offline: bool,
+
+    /// Connect to this peer, `/ip4/192.0.2.7/tcp/4001` for instance; may be repeated
+    #[arg(long = "peer", global = true, value_name = "MULTIADDR", value_parser = address, action = ArgAction::Append)]
+    pub(crate) peers: Vec<String>,
+
+    /// Listen here, `/ip4/0.0.0.0/tcp/4001` for instance; may be repeated
+    #[arg(long, global = true, value_name = "MULTIADDR", value_parser = address, action = ArgAction::Append)]
+    pub(crate) listen: Vec<String>,
+
+    /// Give up when nothing arrives for this long: `500ms`, `30s`, `5m` [default: 30s]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Print the result alone: a CID, a name
+    #[arg(short, long, global = true, conflicts_with_all = ["json", "verbose"])]
+    pub(crate) quiet: bool,
+
+    /// Print the result as JSON on stdout, and what happens as JSON lines on stderr
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Say more on stderr; twice for much more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// The networks a node can be part of.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Network {
+    /// Peers on this host's own links, found by mDNS or named with `--peer`
+    Lan,
+    /// Those who hold the repository's swarm key (`shipfs key gen`), named with `--peer`
+    Private,
+    /// Nobody: no network socket is opened
+    Offline,
+}
+
+/// Which platforms of an image are meant.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Platforms {
+    /// Take this platform, `linux/arm64` for instance; may be repeated [default: this host's]
+    #[arg(long = "platform", value_name = "PLATFORM", value_parser = platform, conflicts_with = "all_platforms")]
+    only: Vec<String>,
+
+    /// Take every platform of the image
+    #[arg(long)]
+    all_platforms: bool,
+}
+
+impl Args {
+    /// Reads the command line; prints help or what is wrong with it, and exits, where that is all there is to do.
+    pub(crate) fn read() -> Self {
+        Self::parse()
+    }
+}
+
+impl Global {
+    /// What the verb is told of it.
+    pub(crate) fn options(&self) -> Options {
+        let network = self.network.map(|network| match network {
+            Network::Lan => NetworkChoice::Lan,
+            Network::Private => NetworkChoice::Private,
+            Network::Offline => NetworkChoice::Offline,
+        });
+        Options {
+            network: if self.offline { Some(NetworkChoice::Offline) } else { network },
+            peers: self.peers.clone(),
+            listen: self.listen.clone(),
+            patience: self.timeout,
+        }
+    }
+}
+
+impl From<Platforms> for PlatformChoice {
+    fn from(platforms: Platforms) -> Self {
+        match platforms {
+            Platforms { all_platforms: true, .. } => Self::All,
+            Platforms { only, .. } if only.is_empty() => Self::Host,
+            Platforms { only, .. } => Self::Only(only),
+        }
+    }
+}
+
+fn address(text: &str) -> Result<String, String> {
+    control::check_address(text).map(|()| text.to_owned())
+}
+
+fn platform(text: &str) -> Result<String, String> {
+    control::check_platform(text).map(|()| text.to_owned())
+}
+
+/// Reads `500ms`, `30s`, `5m`, `2h`; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("expected a unit of `ms`, `s`, `m` or `h`".to_owned()),
+    };
+    let number = f64::from_str(digits).map_err(|_| "expected a number and a unit, `30s` for instance".to_owned())?;
+    let whole = Duration::try_from_secs_f64(number * unit).map_err(|_| "it is out of range".to_owned())?;
+    if whole.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(whole) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_with_their_unit() {
+        for (text, milliseconds) in [("500ms", 500), ("30s", 30_000), ("30", 30_000), ("1.5m", 90_000), ("2h", 7_200_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", "s", "0s", "-1s", "nan", "inf", "5d", "1e40h"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! `shipfs daemon`.
+
+use crate::{context::Context, report::Outcome};
+
+/// Serve what is in the repository until told to stop
+///
+/// Says so in one line when it is ready (and tells systemd, if that started it). Other `shipfs` commands on the same
+/// repository work through it. Ends cleanly on SIGTERM and Ctrl-C.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {}
+
+const EXAMPLES: &str = "\
+Examples:
+  shipfs daemon
+  shipfs daemon --network private --listen /ip4/0.0.0.0/tcp/4001 --peer /ip4/203.0.113.5/tcp/4001";
+
+pub(crate) async fn run(_: Args, context: &mut Context) -> Outcome {
+    context.daemon().await
+}

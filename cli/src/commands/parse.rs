@@ -1,0 +1,33 @@
+//! Words on the command line that more than one verb reads.
+
+use shipfs_image::{
+    control::{Failure, FailureKind, Source},
+    location::{Format, Location, Place},
+    reference::{Name, Reference},
+};
+
+/// A place, an image that is here, or `-` for an archive on stdin.
+pub(super) fn source(text: &str) -> Result<Source, String> {
+    if text == "-" {
+        let format = Format::DockerArchive;
+        return Ok(Source::Place(Location { format, place: Place::Standard, image: None }));
+    }
+    if Location::is_like(text) {
+        return text.parse().map(Source::Place).map_err(|error: shipfs_image::location::LocationError| error.to_string());
+    }
+    text.parse().map(Source::Stored).map_err(|error: shipfs_image::reference::ReferenceError| error.to_string())
+}
+
+/// A name that an image can have.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    match text.parse::<Name>() {
+        Ok(Name { digest: None, .. }) => Ok(text.to_owned()),
+        Ok(_) => Err("a name that is given takes no digest".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What a verb said is an image.
+pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
+    text.parse::<Reference>().map_err(|error| Failure::from_error(FailureKind::Other, &error))
+}

@@ -1,0 +1,52 @@
+//! `shipfs push`.
+
+use shipfs_image::control::{Push, Reply, Request, Shape, Source};
+
+use super::parse;
+use crate::{args::Platforms, context::Context, report::Outcome};
+
+/// Take an image in and print its CID
+///
+/// The CID is the last and only line on stdout. The same image has the same CID wherever it is pushed, and whoever pushes
+/// it, nerdctl with Kubo included. Nobody is served once the command ends, unless a daemon runs or `--serve` is given.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Where the image is: `oci:DIRECTORY[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME]`, or a NAME or CID
+    /// that is in the repository; `-` reads an archive from stdin
+    #[arg(value_parser = parse::source)]
+    source: Source,
+
+    /// Call it this in the repository [default: the name it has in its archive]
+    #[arg(long, value_name = "NAME[:TAG]", value_parser = parse::name)]
+    name: Option<String>,
+
+    /// Make the CID name a directory that is a whole OCI layout, which keeps all digests (and signatures) as they are
+    #[arg(long)]
+    layout: bool,
+
+    #[command(flatten)]
+    platforms: Platforms,
+
+    /// Let others have it until Ctrl-C
+    #[arg(long)]
+    serve: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  docker save alpine | shipfs push -
+  shipfs push --serve oci:./build/image:latest
+  shipfs push --all-platforms --name tools:2 oci-archive:tools.tar";
+
+pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
+    let shape = if args.layout { Shape::Layout } else { Shape::Descriptor };
+    let push = Push { source: args.source, name: args.name, shape, platforms: args.platforms.into() };
+    let reply = context.call(Request::Push(push)).await?;
+    context.show(&reply)?;
+    let Reply::Pushed(pushed) = &reply else { return Ok(()) };
+    if !args.serve {
+        return context.tell_how_to_get(&pushed.cid).await;
+    }
+    context.call(Request::Serve { root: parse::reference(&pushed.cid)? }).await.map(drop)
+}
