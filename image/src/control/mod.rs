@@ -3,10 +3,25 @@
 //! A [`Request`] is plain data. The process that owns the repository, the holder, carries it out; another process sends it
 //! there through a private socket and gets the same events and the same [`Reply`] or [`Failure`].
 
+mod client;
 mod failure;
+mod frame;
+mod holder;
+mod queue;
 mod reply;
 mod request;
+mod server;
+mod session;
+mod socket;
+mod wire;
 
 pub use failure::{Failure, FailureKind};
+pub use holder::{Holder, Order, Repository};
+pub use queue::EventQueue;
 pub use reply::{Collected, Identity, ImageRow, PeerRow, Pulled, Pushed, Removed, Reply, Saved, Tagged, Verified};
 pub use request::{NetworkChoice, Options, PlatformChoice, Pull, Push, Request, Shape, Source, Stream};
+pub use session::Session;
+pub use wire::Role;
+
+#[cfg(test)]
+mod tests;
