@@ -45,12 +45,26 @@ pub struct NetworkConfig {
     pub peers: Vec<Multiaddr>,
     /// Find, and be found by, peers on the same link.
     pub mdns: bool,
+    /// How connections are encrypted.
+    pub security: Security,
+}
+
+/// How connections are encrypted. Peers must share one; every libp2p implementation speaks both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Security {
+    /// TLS 1.3 if the peer speaks it, else Noise.
+    #[default]
+    Any,
+    /// TLS 1.3 alone.
+    Tls,
+    /// Noise alone.
+    Noise,
 }
 
 impl NetworkConfig {
     /// No network at all.
     pub fn offline() -> Self {
-        Self { network: Network::Offline, listen: Vec::new(), peers: Vec::new(), mdns: false }
+        Self { network: Network::Offline, listen: Vec::new(), peers: Vec::new(), mdns: false, security: Security::Any }
     }
 
     /// The local network: mDNS, peers by address, nothing that is not on-link.

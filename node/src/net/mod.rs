@@ -138,7 +138,7 @@ impl Net {
             gate.check(address)
                 .map_err(|refused| NetError::Dial { address: address.clone(), reason: refused.to_string() })?;
         }
-        let transport = transport::build(identity, key, gate, key.is_some())?;
+        let transport = transport::build(identity, key, gate, key.is_some(), config.security)?;
         let behaviour = behaviour::Behaviour::new(identity, exchange.clone(), config).map_err(NetError::Mdns)?;
         let peer = identity.public().to_peer_id();
         let swarm_config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE_TIMEOUT);

@@ -6,6 +6,7 @@
 use super::gate::{Gate, Gated};
 use super::joined::Join;
 use super::tls::{Tls, TlsError};
+use crate::config::Security;
 use futures::future::{BoxFuture, Either};
 use futures::io::BufReader;
 use futures::{AsyncRead, AsyncWrite, FutureExt as _};
@@ -45,9 +46,13 @@ pub(super) fn build(
     key: Option<PreSharedKey>,
     gate: Gate,
     names: bool,
+    security: Security,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, TransportSetupError> {
-    let secure =
-        Secure { tls: Tls::new(identity)?, noise: noise::Config::new(identity).map_err(TransportSetupError::Noise)? };
+    let secure = Secure {
+        security,
+        tls: Tls::new(identity)?,
+        noise: noise::Config::new(identity).map_err(TransportSetupError::Noise)?,
+    };
     let tcp = Gated::new(tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)), gate);
     if names {
         let named = libp2p::dns::tokio::Transport::system(tcp).map_err(TransportSetupError::Resolver)?;
@@ -94,6 +99,7 @@ where
 /// TLS or Noise, in that order.
 #[derive(Clone)]
 struct Secure {
+    security: Security,
     tls: Tls,
     noise: noise::Config,
 }
@@ -102,9 +108,11 @@ type Secured<C> = (PeerId, Either<TlsStream<C>, noise::Output<C>>);
 
 impl UpgradeInfo for Secure {
     type Info = &'static str;
-    type InfoIter = std::iter::Chain<std::iter::Once<&'static str>, std::iter::Once<&'static str>>;
+    type InfoIter = std::vec::IntoIter<&'static str>;
     fn protocol_info(&self) -> Self::InfoIter {
-        self.tls.protocol_info().chain(self.noise.protocol_info())
+        let tls = self.tls.protocol_info().filter(|_| self.security != Security::Noise);
+        let noise = self.noise.protocol_info().filter(|_| self.security != Security::Tls);
+        tls.chain(noise).collect::<Vec<_>>().into_iter()
     }
 }
 

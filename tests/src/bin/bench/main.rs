@@ -162,11 +162,13 @@ impl Bench {
         let blob = self.blob().display().to_string();
         let (plain, mut yardstick) = self.plain("drop");
         let (server, address) = serving(&mut child(&["bitswap-serve", &blob]));
-        let mut ours = || {
-            let text = program::run(&mut child(&["bitswap-fetch", &address, &blob]));
-            text.trim().parse().expect("the child prints seconds")
-        };
-        self.compare("stream, hashed and dropped", &mut ours, &mut yardstick);
+        for security in ["tls", "noise"] {
+            let mut ours = || {
+                let text = program::run(&mut child(&["bitswap-fetch", security, &address, &blob]));
+                text.trim().parse().expect("the child prints seconds")
+            };
+            self.compare(&format!("stream, dropped ({security})"), &mut ours, &mut yardstick);
+        }
         end(server);
         end(plain);
     }

@@ -4,7 +4,7 @@ use super::{say, yardstick};
 use bytes::Bytes;
 use cid::Cid;
 use shipfs_node::block::{Block, CODEC_RAW, cid_of};
-use shipfs_node::config::NetworkConfig;
+use shipfs_node::config::{NetworkConfig, Security};
 use shipfs_node::dag;
 use shipfs_node::exchange::bitswap::Exchange;
 use shipfs_node::net::Net;
@@ -41,7 +41,10 @@ pub(crate) fn child(arguments: &[&str]) {
             say(&dag::balanced(&leaves).root.to_string());
         }
         ["bitswap-serve", file] => serve(Path::new(file)),
-        ["bitswap-fetch", address, file] => say(&fetch(address, Path::new(file)).as_secs_f64().to_string()),
+        ["bitswap-fetch", security, address, file] => {
+            let security = if *security == "noise" { Security::Noise } else { Security::Tls };
+            say(&fetch(security, address, Path::new(file)).as_secs_f64().to_string());
+        }
         ["bitswap-latency", address, file] => latency(address, Path::new(file)),
         other => panic!("no child `{other:?}`"),
     }
@@ -87,13 +90,13 @@ impl Blockstore for Chunks {
     }
 }
 
-async fn network(store: Chunks, listen: bool) -> (Net, Exchange) {
+async fn network(store: Chunks, listen: bool, security: Security) -> (Net, Exchange) {
     let identity = shipfs_node::net::identity::generate();
     let (tasks, token) = (TaskTracker::new(), CancellationToken::new());
     let handle = tokio::runtime::Handle::current();
     let (exchange, signals) = Exchange::new(Arc::new(store), handle, tasks.clone(), token.clone());
     let listen = listen.then(|| "/ip4/127.0.0.1/tcp/0".parse().expect("an address")).into_iter().collect();
-    let config = NetworkConfig { listen, mdns: false, ..NetworkConfig::lan() };
+    let config = NetworkConfig { listen, mdns: false, security, ..NetworkConfig::lan() };
     let net = Net::start(&config, &identity, exchange.clone(), signals, &tasks, token).await.expect("it starts");
     (net, exchange)
 }
@@ -106,7 +109,7 @@ fn serve(file: &Path) {
     let (chunks, _) = Chunks::of(file);
     let runtime = runtime();
     let (_net, _exchange) = runtime.block_on(async {
-        let (net, exchange) = network(chunks, true).await;
+        let (net, exchange) = network(chunks, true, Security::Any).await;
         exchange.set_serving(true);
         let address = net.listeners().await.expect("it listens").remove(0);
         say(&format!("{address}/p2p/{}", net.peer()));
@@ -115,11 +118,16 @@ fn serve(file: &Path) {
     let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
 }
 
-fn connected(runtime: &tokio::runtime::Runtime, address: &str, file: &Path) -> (Net, Exchange, Vec<Cid>) {
+fn connected(
+    runtime: &tokio::runtime::Runtime,
+    security: Security,
+    address: &str,
+    file: &Path,
+) -> (Net, Exchange, Vec<Cid>) {
     let (mut nothing, order) = Chunks::of(file);
     nothing.places.clear();
     let (net, exchange) = runtime.block_on(async {
-        let (net, exchange) = network(nothing, false).await;
+        let (net, exchange) = network(nothing, false, security).await;
         net.connect(address.parse().expect("an address")).await.expect("it connects");
         (net, exchange)
     });
@@ -127,9 +135,9 @@ fn connected(runtime: &tokio::runtime::Runtime, address: &str, file: &Path) -> (
 }
 
 /// Fetches every chunk, checked and dropped; the time from the first want to the last block.
-fn fetch(address: &str, file: &Path) -> Duration {
+fn fetch(security: Security, address: &str, file: &Path) -> Duration {
     let runtime = runtime();
-    let (_net, exchange, order) = connected(&runtime, address, file);
+    let (_net, exchange, order) = connected(&runtime, security, address, file);
     let mut session = exchange.session();
     let (start, mut next, mut wanted) = (Instant::now(), order.into_iter(), 0);
     loop {
@@ -147,7 +155,7 @@ fn fetch(address: &str, file: &Path) -> Duration {
 /// Fetches chunks one after the other.
 fn latency(address: &str, file: &Path) {
     let runtime = runtime();
-    let (_net, exchange, order) = connected(&runtime, address, file);
+    let (_net, exchange, order) = connected(&runtime, Security::Any, address, file);
     let mut session = exchange.session();
     let mut times = Vec::new();
     for cid in order.into_iter().take(SINGLES) {
