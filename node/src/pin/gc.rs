@@ -53,7 +53,7 @@ pub enum GcError {
         name: String,
         /// The block that is missing or cannot be decoded.
         #[source]
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// The store failed on the way; what was freed until then is free, everything kept is whole.
     #[error("the collection stopped")]
@@ -117,7 +117,9 @@ fn mark(inner: &Inner, mut live: Live) -> Result<Live, GcError> {
 
 fn unresolved(name: String, source: StoreError) -> GcError {
     match source {
-        StoreError::Incomplete { .. } | StoreError::Undecodable { .. } => GcError::Unresolved { name, source },
+        StoreError::Incomplete { .. } | StoreError::Undecodable { .. } => {
+            GcError::Unresolved { name, source: Box::new(source) }
+        }
         source => GcError::Store(source),
     }
 }

@@ -80,7 +80,7 @@ fn what_is_pinned_or_kept_must_be_there() {
     tree.nodes.iter().for_each(|node| store.put(node).expect("put"));
     blocks[1..].iter().for_each(|block| store.put(block).expect("put"));
     let missing = store.pin(&tree.root, "x").expect_err("incomplete");
-    assert!(matches!(missing, StoreError::Incomplete { missing, .. } if missing == *blocks[0].cid()));
+    assert!(matches!(missing, StoreError::Incomplete { missing, .. } if *missing == *blocks[0].cid()));
     let mut keep = Keep { name: "k".into(), root: tree.root, members: vec![], note: vec![], incomplete: false };
     assert!(store.keep(keep.clone()).is_err());
     keep.incomplete = true;

@@ -81,7 +81,7 @@ impl Live {
             if self.blocks.contains(&short(&hash)) {
                 continue;
             }
-            let missing = || StoreError::Incomplete { root: *root, missing: cid };
+            let missing = || StoreError::Incomplete { root: Box::new(*root), missing: Box::new(cid) };
             if cid.codec() == CODEC_RAW {
                 let needed = need == Need::Whole || (need == Need::Nodes && cid == *root);
                 if needed && !linked && inner.places(&hash, false)?.is_empty() {
@@ -104,7 +104,7 @@ impl Live {
                     self.holes = true;
                     continue;
                 }
-                return Err(StoreError::Undecodable { root: *root, block: cid });
+                return Err(StoreError::Undecodable { root: Box::new(*root), block: Box::new(cid) });
             };
             let directory = is_directory(&block);
             stack.extend(links.into_iter().map(|cid| Step { cid, file: directory, linked: linked && !directory }));

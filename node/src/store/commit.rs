@@ -45,7 +45,11 @@ impl Inner {
         }
         let hash = hash_bytes(block.cid().hash());
         lock(&self.leases).saw_block(&hash);
-        if self.places(&hash, false)?.is_empty() { self.append_block(block, &hash) } else { Ok(()) }
+        if !self.places(&hash, false)?.is_empty() {
+            return Ok(());
+        }
+        self.check_space(block.data().len(), "a block")?;
+        self.append_block(block, &hash)
     }
 
     /// Appends a block to the packs, wherever else it may lie.
@@ -88,7 +92,7 @@ impl Inner {
             let mut pending = write(&self.pending);
             let batch = std::mem::take(&mut pending.current);
             if !batch.is_empty() {
-                let frozen = Frozen { batch, tail: packs.tail(), journalled: AtomicBool::new(false) };
+                let frozen = Frozen { batch, journalled: AtomicBool::new(false) };
                 pending.frozen.push(Arc::new(frozen));
             }
             (packs.tail(), packs.unsynced(), pending.frozen.clone())

@@ -100,9 +100,9 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
-    /// The index failed; opening the store again rebuilds it.
-    #[error(transparent)]
-    Index(#[from] IndexError),
+    /// The index failed; it is opened again or rebuilt before it is asked the next time.
+    #[error("could not use the block index")]
+    Index(#[source] IndexError),
     /// An earlier sync failed, so what was written since the last commit may be lost; the store must be opened again.
     #[error("an earlier sync failed, the store must be opened again")]
     Poisoned,
@@ -147,17 +147,17 @@ pub enum StoreError {
     #[error("block `{missing}` of `{root}` is not in the store")]
     Incomplete {
         /// Root of the DAG.
-        root: Cid,
+        root: Box<Cid>,
         /// The block.
-        missing: Cid,
+        missing: Box<Cid>,
     },
     /// A pinned or kept DAG has a block that cannot be decoded.
     #[error("block `{block}` of `{root}` cannot be decoded")]
     Undecodable {
         /// Root of the DAG.
-        root: Cid,
+        root: Box<Cid>,
         /// The block.
-        block: Cid,
+        block: Box<Cid>,
     },
     /// A record is larger than the journal takes.
     #[error("the record of `{name}` has {size} bytes, at most {limit} fit")]
@@ -191,5 +191,11 @@ pub(crate) trait Doing<T> {
 impl<T> Doing<T> for io::Result<T> {
     fn doing(self, action: impl FnOnce() -> String) -> Result<T, StoreError> {
         self.map_err(|source| StoreError::io(action(), source))
+    }
+}
+
+impl From<IndexError> for StoreError {
+    fn from(error: IndexError) -> Self {
+        if error.is_full() { Self::Full { action: "write the block index".into() } } else { Self::Index(error) }
     }
 }

@@ -120,6 +120,7 @@ impl Staged {
     /// # Errors
     /// [`StoreError`] when the disk refuses; the file is removed when this is dropped.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        self.inner.check_space(bytes.len(), "a file that is being added")?;
         self.file.write(offset, bytes).doing(|| "write a file that is being added".into())
     }
 

@@ -81,6 +81,7 @@ impl Incoming {
     /// As [`Incoming::write`].
     pub fn write_inline(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         self.check_range(offset, bytes.len())?;
+        self.inner.check_space(bytes.len(), &self.path)?;
         self.file.write(offset, bytes).doing(|| format!("write `{}`", self.path))
     }
 

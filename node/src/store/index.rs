@@ -16,11 +16,16 @@ use super::journal::Position;
 use super::packs::Tail;
 use cid::multihash::Multihash;
 use std::fmt::Debug;
+use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 /// Memory for the pages of the index, in bytes. Enough for every page of 75 000 blocks (18 GiB), and a quarter of what a
 /// process may use at its peak; more blocks only mean more reads.
 const CACHE_BYTES: u64 = 16 << 20;
+/// How often a lock that the last holder has not let go of yet is tried again, and how long after; two seconds in all.
+const LOCK_ATTEMPTS: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Bytes of a value.
 pub(crate) const VALUE_BYTES: usize = 12;
 /// Bytes of the state.
@@ -145,17 +150,33 @@ pub(crate) struct SledIndex {
 impl SledIndex {
     /// Opens or creates the index in a directory.
     pub(crate) fn open(path: &Path) -> Result<Self, IndexError> {
+        let config = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None)
+            .mode(sled::Mode::HighThroughput);
         guarded(|| {
-            let db = sled::Config::new()
-                .path(path)
-                .cache_capacity(CACHE_BYTES)
-                .flush_every_ms(None)
-                .mode(sled::Mode::HighThroughput)
-                .open()?;
+            let mut attempts = 0;
+            let db = loop {
+                match config.open() {
+                    // Its threads let go of the file a moment after the last handle is dropped, also in the process that
+                    // held the repository before this one.
+                    Err(sled::Error::Io(error)) if attempts < LOCK_ATTEMPTS && is_locked(&error) => {
+                        attempts += 1;
+                        std::thread::sleep(LOCK_PAUSE);
+                    }
+                    opened => break opened?,
+                }
+            };
             let rows = db.open_tree("blocks")?;
             Ok(Self { db, rows })
         })
     }
+}
+
+/// sled has no error of its own for this.
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
 }
 
 /// Runs a call into sled. Whatever it leaves behind when it panics is thrown away with the index.
@@ -220,7 +241,18 @@ pub enum IndexError {
     /// The database gave up where it should have said why.
     #[error("the block index broke down")]
     Panic,
+    /// It is being opened again.
+    #[error("the block index is not open")]
+    Unavailable,
     /// What it is made of could not be read.
     #[error("what the block index is made of could not be read")]
-    Io(#[source] std::io::Error),
+    Io(#[source] io::Error),
+}
+
+impl IndexError {
+    /// Whether nothing is wrong but that no space is left.
+    pub(crate) fn is_full(&self) -> bool {
+        let (Self::Sled(sled::Error::Io(error)) | Self::Io(error)) = self else { return false };
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
 }

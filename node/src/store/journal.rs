@@ -25,9 +25,9 @@ use std::sync::Arc;
 /// Directory of the journals.
 pub(crate) const DIRECTORY: &str = "journal";
 /// Bytes of the header.
-pub const HEADER_BYTES: usize = 40;
+pub(crate) const HEADER_BYTES: usize = 40;
 /// Largest body of a frame, in bytes; records are spread over frames to stay below. Bounds what a lying length costs.
-pub const MAX_FRAME_BYTES: usize = 16 << 20;
+pub(crate) const MAX_FRAME_BYTES: usize = 16 << 20;
 /// Bytes of a frame before its body.
 const FRAME_HEADER_BYTES: usize = 12;
 const MAGIC: &[u8; 8] = b"shipfs-j";
@@ -213,6 +213,11 @@ impl Journal {
             file.sync()?;
         }
         Ok(Self { file, number, length: valid })
+    }
+
+    /// Everything in it, header included.
+    pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
+        self.file.read(0, usize::try_from(self.length).map_err(|_| io::ErrorKind::FileTooLarge)?)
     }
 
     /// Where the next frame goes.

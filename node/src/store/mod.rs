@@ -25,6 +25,7 @@ mod facts;
 pub(crate) mod files;
 pub(crate) mod guard;
 pub(crate) mod handles;
+mod heal;
 mod incoming;
 pub(crate) mod index;
 pub(crate) mod journal;
@@ -35,6 +36,7 @@ mod pending;
 mod read;
 mod rebuild;
 pub(crate) mod record;
+mod space;
 mod usage;
 mod verify;
 
@@ -61,7 +63,7 @@ use open::IndexHome;
 use packs::Packs;
 use pending::Pending;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex, RwLock};
 
 /// A place that holds blocks. What comes out was verified when it went in.
@@ -109,8 +111,10 @@ pub(crate) struct Inner {
     pub(crate) facts: RwLock<Facts>,
     pub(crate) leases: Mutex<Leases>,
     index: RwLock<Arc<dyn Index>>,
-    /// Set once the index failed: it is rebuilt before it is asked again.
-    broken: AtomicBool,
+    /// Not zero once the index failed: it is healed before it is asked again.
+    broken: AtomicU8,
+    /// Bytes written since the free space was last looked at.
+    unchecked: AtomicU64,
     home: Box<dyn IndexHome>,
     pub(crate) handles: Handles,
     /// Set once a sync failed: what was thought to be written may be gone.

@@ -7,18 +7,18 @@ use super::facts::Facts;
 use super::files::{self, PARTIAL, STAGE_PREFIX};
 use super::guard::lock;
 use super::handles::Handles;
-use super::index::{Index, IndexError, SledIndex};
-use super::journal::{self, Decoded, Journal, Position};
-use super::packs::{self, Packs, Tail};
+use super::index::{Index, IndexError, SledIndex, State};
+use super::journal::{self, Decoded, Journal};
+use super::packs::{self, Packs};
 use super::pending::Pending;
-use super::rebuild::{self, Lag};
+use super::rebuild;
 use super::{Inner, OpenError, Store};
 use crate::pin::lease::Leases;
 use std::fmt::Debug;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex, RwLock};
 
 /// Layout version that this code reads and writes.
@@ -153,7 +153,11 @@ impl Store {
         let packs = Packs::resume(disk.clone(), facts.packed, options.pack_bytes).map_err(fail)?;
         let tail = packs.tail();
         let position = journal.position();
-        let index = open_index(root, &*disk, &*home, &facts, &decoded, position, tail)?;
+        let now = State { journal: position, packs: tail };
+        let index = rebuild::ready(&*disk, &*home, &facts, &decoded, now).map_err(|source| {
+            let path = root.to_path_buf();
+            if source.is_full() { OpenError::Full { path } } else { OpenError::Index { path, source } }
+        })?;
         let live = facts.records();
         let inner = Inner {
             root: root.to_path_buf(),
@@ -167,7 +171,8 @@ impl Store {
             pending: RwLock::new(Pending::default()),
             facts: RwLock::new(facts),
             index: RwLock::new(index),
-            broken: AtomicBool::new(false),
+            broken: AtomicU8::new(0),
+            unchecked: AtomicU64::new(u64::MAX / 2),
             home,
             handles: Handles::default(),
             poisoned: AtomicBool::new(false),
@@ -259,41 +264,6 @@ fn open_journal(root: &Path, disk: &dyn Disk) -> Result<(Journal, Decoded), Open
         }
     }
     Ok((journal, decoded))
-}
-
-/// Opens the index and brings it up to date; rebuilds it when that cannot be done.
-fn open_index(
-    root: &Path,
-    disk: &dyn Disk,
-    home: &dyn IndexHome,
-    facts: &Facts,
-    decoded: &Decoded,
-    position: Position,
-    tail: Tail,
-) -> Result<Arc<dyn Index>, OpenError> {
-    let now = super::index::State { journal: position, packs: tail };
-    let current = home.open().and_then(|index| {
-        let lag = Lag::between(index.state()?, now, decoded);
-        match lag {
-            Lag::None => Ok(Some(index)),
-            Lag::Some(from) => {
-                rebuild::catch_up(disk, &*index, &facts.links, decoded, from, now)?;
-                Ok(Some(index))
-            }
-            Lag::Unknown => Ok(None),
-        }
-    });
-    match current {
-        Ok(Some(index)) => return Ok(index),
-        Ok(None) => tracing::debug!("the block index is new or of another history; building it"),
-        Err(error) => tracing::warn!(%error, "the block index is broken; rebuilding it"),
-    }
-    home.move_aside().map_err(|source| refused(root, source))?;
-    let built = home.open().and_then(|index| {
-        rebuild::rebuild(disk, &*index, &facts.links, now)?;
-        Ok(index)
-    });
-    built.map_err(|source| OpenError::Index { path: root.to_path_buf(), source })
 }
 
 /// The names that are numbers, in order.

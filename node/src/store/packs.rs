@@ -26,7 +26,7 @@ use std::sync::Arc;
 /// Directory of the packs.
 pub(crate) const DIRECTORY: &str = "packs";
 /// Bytes before the first block.
-pub const HEADER_BYTES: usize = 12;
+pub(crate) const HEADER_BYTES: usize = 12;
 /// A pack that has this many bytes gets no more blocks. Small enough to be scanned in memory.
 pub(crate) const PACK_BYTES: u64 = 16 << 20;
 /// Largest pack that is read, in bytes: a full one and the block that filled it.

@@ -4,7 +4,6 @@
 
 use super::disk::DiskFile;
 use super::index::{Location, Value};
-use super::packs::Tail;
 use cid::Cid;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
@@ -55,11 +54,10 @@ impl Batch {
     }
 }
 
-/// A batch that a commit has taken: complete up to `tail`, and still looked up until its rows are in the index.
+/// A batch that a commit has taken, and that is still looked up until its rows are in the index.
 #[derive(Debug)]
 pub(crate) struct Frozen {
     pub(crate) batch: Batch,
-    pub(crate) tail: Tail,
     /// Whether its links are in the journal.
     pub(crate) journalled: AtomicBool,
 }

@@ -4,28 +4,25 @@
 //! `dag`. It never changes a fact.
 
 use super::disk::{Disk, Mode};
-use super::guard::{lock, read, write};
+use super::facts::Facts;
 use super::index::{Index, IndexError, Location, State, hash_bytes};
 use super::journal::Decoded;
-use super::journal::Journal;
-use super::open::numbers;
+use super::open::{IndexHome, numbers};
 use super::packs::{self, Tail};
 use super::record::{Link, Record};
-use super::{Inner, StoreError};
 use crate::block::{Block, CODEC_RAW, MAX_BLOCK_BYTES};
 use crate::dag::{self, At, Part};
 use cid::Cid;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Links by id.
-pub(crate) type Links = HashMap<u32, Arc<Link>>;
+type Links = HashMap<u32, Arc<Link>>;
 
 /// How far the index is behind.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Lag {
+enum Lag {
     /// It is complete.
     None,
     /// What came after this is missing.
@@ -36,7 +33,7 @@ pub(crate) enum Lag {
 
 impl Lag {
     /// Compares what the index says of itself with what is there.
-    pub(crate) fn between(state: Option<State>, now: State, decoded: &Decoded) -> Self {
+    fn between(state: Option<State>, now: State, decoded: &Decoded) -> Self {
         let Some(mut state) = state else { return Self::Unknown };
         if decoded.previous == Some(state.journal) {
             // The journal was compacted from exactly the state that the index has.
@@ -51,8 +48,37 @@ impl Lag {
     }
 }
 
+/// Opens the index and brings it up to date; builds it anew when that cannot be done.
+pub(crate) fn ready(
+    disk: &dyn Disk,
+    home: &dyn IndexHome,
+    facts: &Facts,
+    decoded: &Decoded,
+    now: State,
+) -> Result<Arc<dyn Index>, IndexError> {
+    let current = home.open().and_then(|index| match Lag::between(index.state()?, now, decoded) {
+        Lag::None => Ok(Some(index)),
+        Lag::Some(from) => {
+            catch_up(disk, &*index, &facts.links, decoded, from, now)?;
+            Ok(Some(index))
+        }
+        Lag::Unknown => Ok(None),
+    });
+    match current {
+        Ok(Some(index)) => return Ok(index),
+        Ok(None) => tracing::debug!("the block index is new or of another history; building it"),
+        // There is nothing wrong with it, and no room for another.
+        Err(error) if error.is_full() => return Err(error),
+        Err(error) => tracing::warn!(%error, "the block index is broken; building it anew"),
+    }
+    home.move_aside()?;
+    let index = home.open()?;
+    rebuild(disk, &*index, &facts.links, now)?;
+    Ok(index)
+}
+
 /// Adds what came after `from`.
-pub(crate) fn catch_up(
+fn catch_up(
     disk: &dyn Disk,
     index: &dyn Index,
     links: &Links,
@@ -74,7 +100,7 @@ pub(crate) fn catch_up(
 }
 
 /// Fills an empty index.
-pub(crate) fn rebuild(disk: &dyn Disk, index: &dyn Index, links: &Links, now: State) -> Result<(), IndexError> {
+fn rebuild(disk: &dyn Disk, index: &dyn Index, links: &Links, now: State) -> Result<(), IndexError> {
     index_packs(disk, index, Tail::default())?;
     let ids: BTreeSet<u32> = links.keys().copied().collect();
     for link in ids.iter().filter_map(|id| links.get(id)) {
@@ -119,7 +145,7 @@ fn index_file(disk: &dyn Disk, index: &dyn Index, links: &Links, link: &Link) ->
             let inserted = index.insert(&location.key(&hash_bytes(cid.hash())), &location.value());
             failed = failed.take().or(inserted.err());
         }
-        Placed::Unresolved { .. } => missing += 1,
+        Placed::Unresolved => missing += 1,
     })?;
     if missing > 0 {
         tracing::warn!(cid = %link.cid, missing, "nodes of a linked file are missing; its blocks are not served");
@@ -132,7 +158,7 @@ pub(crate) enum Placed {
     /// A raw leaf and where it lies in the file.
     Leaf { cid: Cid, offset: u64, length: u32 },
     /// A node that is missing or cannot be decoded, or a leaf that no node places.
-    Unresolved { cid: Cid },
+    Unresolved,
 }
 
 /// Walks the nodes of a linked file and says where its leaves lie. Depth and size are bounded by `dag::expand`.
@@ -149,13 +175,13 @@ pub(crate) fn place_leaves<E>(
             });
             placed(match length.and_then(|length| u32::try_from(length).ok()) {
                 Some(length) => Placed::Leaf { cid, offset: at.offset, length },
-                None => Placed::Unresolved { cid },
+                None => Placed::Unresolved,
             });
             continue;
         }
         let parts = node(&cid)?.and_then(|block| dag::expand(&block, &at).ok());
         let Some(parts) = parts else {
-            placed(Placed::Unresolved { cid });
+            placed(Placed::Unresolved);
             continue;
         };
         stack.extend(parts.into_iter().rev().filter_map(|part| match part {
@@ -183,68 +209,6 @@ fn read_committed(disk: &dyn Disk, index: &dyn Index, links: &Links, cid: &Cid) 
         }
     }
     Ok(None)
-}
-
-impl Inner {
-    /// The index. One that failed is thrown away and built anew first, from what is committed; rows that are not yet are
-    /// not in it.
-    pub(crate) fn index(&self) -> Result<Arc<dyn Index>, StoreError> {
-        if self.broken.load(Ordering::Acquire) {
-            let journal = lock(&self.journal);
-            self.rebuild_index(&journal)?;
-        }
-        Ok(read(&self.index).clone())
-    }
-
-    /// Notes that the index failed.
-    pub(crate) fn index_failed(&self, error: IndexError) -> StoreError {
-        tracing::warn!(%error, "the block index failed; it will be rebuilt");
-        self.broken.store(true, Ordering::Release);
-        error.into()
-    }
-
-    /// Has the index built anew before it is asked again.
-    pub(crate) fn doubt_index(&self) {
-        self.broken.store(true, Ordering::Release);
-    }
-
-    /// The index, for one who holds the journal: no commit is running.
-    pub(crate) fn index_in_commit(&self, journal: &Journal) -> Result<Arc<dyn Index>, StoreError> {
-        if self.broken.load(Ordering::Acquire) {
-            self.rebuild_index(journal)?;
-        }
-        Ok(read(&self.index).clone())
-    }
-
-    fn rebuild_index(&self, journal: &Journal) -> Result<(), StoreError> {
-        if !self.broken.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let (tail, unsynced) = {
-            let packs = lock(&self.packs);
-            (packs.tail(), packs.unsynced())
-        };
-        if let Some(file) = unsynced {
-            file.sync().map_err(|error| self.poison(StoreError::io("sync a pack", error)))?;
-        }
-        let mut links = Links::new();
-        {
-            let pending = read(&self.pending);
-            let frozen = pending.frozen.iter().filter(|frozen| !frozen.journalled.load(Ordering::Acquire));
-            let new: BTreeSet<u32> =
-                frozen.flat_map(|frozen| &frozen.batch.links).chain(&pending.current.links).copied().collect();
-            let facts = read(&self.facts);
-            links.extend(facts.links.iter().filter(|(id, _)| !new.contains(id)).map(|(id, link)| (*id, link.clone())));
-        }
-        self.home.move_aside().map_err(IndexError::Io)?;
-        let index = self.home.open()?;
-        rebuild(&*self.disk, &*index, &links, State { journal: journal.position(), packs: tail })?;
-        let old = std::mem::replace(&mut *write(&self.index), index);
-        self.broken.store(false, Ordering::Release);
-        // A broken database may panic once more when it is let go.
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(old)));
-        Ok(())
-    }
 }
 
 impl From<io::Error> for IndexError {

@@ -250,7 +250,7 @@ impl Inner {
             match Live::default().walk(self, &root, Need::Whole) {
                 Ok(()) => {}
                 Err(StoreError::Incomplete { missing: block, .. } | StoreError::Undecodable { block, .. }) => {
-                    report.broken.push(Broken { name, root, block });
+                    report.broken.push(Broken { name, root, block: *block });
                 }
                 Err(error) => return Err(error),
             }

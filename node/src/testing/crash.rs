@@ -34,7 +34,12 @@ fn d1_nothing_published_is_lost_wherever_the_power_is_cut() {
                 if states.is_multiple_of(CUT_AGAIN) {
                     cut_again(&disk, &index, &mut Dice(states), &mut |disk, home| check(disk, home, &expected, false));
                 }
-                check(&SimulatedDisk::new(disk, None), &MemoryHome::new(index, None), &expected, states % 2 == 0);
+                check(
+                    &SimulatedDisk::new(disk, None),
+                    &MemoryHome::new(index, None),
+                    &expected,
+                    states.is_multiple_of(2),
+                );
             }));
             if checked.is_err() {
                 panic!("after operation {cut} of {}, {fate:?}: {:?}", ops.len(), ops.last());

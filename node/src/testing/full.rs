@@ -21,11 +21,11 @@ fn play_with(fault: Fault) {
     let expected = expected(&ops, &claims);
     for fate in [Fate::Dropped, Fate::Kept, Fate::Shuffled(fault.after)] {
         let (disk, index) = image(&Image::default(), &IndexImage::default(), &ops, fate);
-        check(&SimulatedDisk::new(disk, None), &MemoryHome::new(index, None), &expected, fault.after % 2 == 0);
+        check(&SimulatedDisk::new(disk, None), &MemoryHome::new(index, None), &expected, fault.after.is_multiple_of(2));
     }
     // The same process may go on as well: nothing half done is in its way.
     let disk = SimulatedDisk::new(life.disk.image(), None);
-    check(&disk, &MemoryHome::new(life.home.image(), None), &expected, fault.after % 2 == 0);
+    check(&disk, &MemoryHome::new(life.home.image(), None), &expected, fault.after.is_multiple_of(2));
 }
 
 fn operations() -> u64 {

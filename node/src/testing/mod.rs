@@ -11,7 +11,7 @@ pub(crate) mod disk;
 pub(crate) mod index;
 
 pub use crate::store::journal::{Decoded, JournalError, Position, decode_records, encode_frames, encode_journal};
-pub use crate::store::packs::{Packed, Scanned, scan};
+pub use crate::store::packs::{Packed, Scanned, Tail, scan};
 pub use crate::store::record::{Link, Record};
 pub use blockstore::blockstore_suite;
 
