@@ -82,11 +82,12 @@ impl Store {
         // may have been passed over.
         let live = mark(inner, if first.holes { Live::default() } else { first })?;
         let mut report = GcReport::default();
-        let dead = unlink_dead(inner, &live, &mut report)?;
-        tracing::debug!(dead, "links collected");
+        // These need no room, and may make some.
         remove_strays(inner, &mut report)?;
+        unlink_dead(inner, &live, &mut report)?;
         let used = sweep_rows(inner, &live, &mut report)?;
         shrink_packs(inner, &used, &mut report)?;
+        inner.compact()?;
         Ok(report)
     }
 }
@@ -125,7 +126,7 @@ fn unresolved(name: String, source: StoreError) -> GcError {
 }
 
 /// Unlinks files that nothing live is, after copying out the blocks that something live needs.
-fn unlink_dead(inner: &Inner, live: &Live, report: &mut GcReport) -> Result<usize, StoreError> {
+fn unlink_dead(inner: &Inner, live: &Live, report: &mut GcReport) -> Result<(), StoreError> {
     let dead: BTreeMap<u32, Arc<Link>> = {
         let (facts, leases) = (read(&inner.facts), lock(&inner.leases));
         let is_live =
@@ -133,7 +134,7 @@ fn unlink_dead(inner: &Inner, live: &Live, report: &mut GcReport) -> Result<usiz
         facts.links.values().filter(|link| !is_live(link, &leases)).map(|link| (link.id, link.clone())).collect()
     };
     if dead.is_empty() {
-        return Ok(0);
+        return Ok(());
     }
     rescue(inner, live, &dead)?;
     let records: Vec<_> = dead.keys().map(|id| Record::Unlink(*id)).collect();
@@ -145,7 +146,7 @@ fn unlink_dead(inner: &Inner, live: &Live, report: &mut GcReport) -> Result<usiz
             remove(inner, &blob_path(&digest), report)?;
         }
     }
-    Ok(dead.len())
+    Ok(())
 }
 
 /// Copies live blocks that lie only in dead files into the packs.
@@ -259,7 +260,7 @@ fn shrink_packs(inner: &Inner, used: &BTreeMap<u32, u64>, report: &mut GcReport)
         }
         inner.rewrite_pack(pack)?;
         remove(inner, &packs::path(pack), report)?;
-        report.files -= 1;
+        report.files = report.files.saturating_sub(1);
         report.packs += 1;
         report.bytes = report.bytes.saturating_sub(live);
     }

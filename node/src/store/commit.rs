@@ -216,12 +216,13 @@ impl Inner {
 
 /// Writes the rows of journalled batches, and notes how far the index is.
 fn write_rows(index: &dyn Index, batches: &[Arc<Frozen>], state: State) -> Result<(), IndexError> {
-    for frozen in batches {
-        for (key, value) in &frozen.batch.rows.0 {
-            index.insert(key, value)?;
-        }
+    for (key, value) in batches.iter().flat_map(|frozen| &frozen.batch.rows.0) {
+        index.insert(key, value)?;
     }
-    index.flush()?;
+    // A commit of facts alone costs no second sync.
+    if batches.iter().any(|frozen| !frozen.batch.rows.0.is_empty()) {
+        index.flush()?;
+    }
     index.set_state(state)
 }
 

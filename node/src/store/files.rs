@@ -142,9 +142,10 @@ impl Staged {
             return Err(StoreError::WrongSize { subject, expected: hashed.size, found });
         }
         let inner = self.inner.clone();
-        let _gate = read(&inner.gate);
         let path = self.path.as_ref().expect("the path is taken by this function only, which consumes the value");
-        let named = inner.name_blob(&*self.file, path, &hashed.digest)?;
+        let synced = inner.sync_blob(&*self.file, path, &hashed.digest)?;
+        let _gate = read(&inner.gate);
+        let named = inner.name_blob(&*self.file, path, &hashed.digest, synced)?;
         if named.moved {
             self.path = None;
         }
@@ -177,25 +178,35 @@ impl Inner {
         self.open_blob(link).ok()??.stat().ok()
     }
 
-    /// Syncs a file and gives it its final name, unless the same blob is in the store already. The result must live until
-    /// the blob is linked, so that two files of one digest become one.
+    /// Syncs a file that is to be named, unless the same blob is in the store already; says whether it did. Takes its time,
+    /// so it is done before anything is locked.
+    pub(crate) fn sync_blob(&self, file: &dyn DiskFile, path: &str, digest: &[u8; 32]) -> Result<bool, StoreError> {
+        if self.intact_blob(digest).is_some() {
+            return Ok(false);
+        }
+        file.sync().map(|()| true).map_err(|error| {
+            // Pages may be gone that the kernel will not write again, and a later sync would succeed without them.
+            let _ = self.disk.unlink(path);
+            StoreError::io(format!("sync `{path}`"), error)
+        })
+    }
+
+    /// Gives a file its final name, unless the same blob is in the store already. The result must live until the blob is
+    /// linked, so that two files of one digest become one.
     pub(crate) fn name_blob(
         &self,
         file: &dyn DiskFile,
         path: &str,
         digest: &[u8; 32],
+        synced: bool,
     ) -> Result<Named<'_>, StoreError> {
-        if let Some(stat) = self.intact_blob(digest) {
-            return Ok(Named { stat, moved: false, _naming: lock(&self.naming) });
-        }
-        if let Err(error) = file.sync() {
-            // Pages may be gone that the kernel will not write again, and a later sync would succeed without them.
-            let _ = self.disk.unlink(path);
-            return Err(StoreError::io(format!("sync `{path}`"), error));
-        }
         let naming = lock(&self.naming);
         if let Some(stat) = self.intact_blob(digest) {
             return Ok(Named { stat, moved: false, _naming: naming });
+        }
+        // The blob that was there a moment ago is gone.
+        if !synced {
+            file.sync().doing(|| format!("sync `{path}`"))?;
         }
         let stat = file.stat().doing(|| format!("look at `{path}`"))?;
         let to = blob_path(digest);
@@ -208,11 +219,6 @@ impl Inner {
     fn link_tree(&self, hashed: &Hashed, tree: &Tree, stat: Stat) -> Result<FileInfo, StoreError> {
         for node in &tree.nodes {
             self.put(node)?;
-        }
-        let known = read(&self.facts).by_cid(&tree.root);
-        if let Some(link) = known.filter(|link| link.digest == hashed.digest && link.mtime == stat.mtime) {
-            lock(&self.leases).saw_link(link.id);
-            return Ok(self.info(&link));
         }
         let id = write(&self.facts).take_id();
         let link = Link {
@@ -230,11 +236,17 @@ impl Inner {
     /// Adds a link and its rows to what the next commit publishes.
     pub(crate) fn add_link(&self, link: Link, rows: impl FnOnce() -> Rows) -> FileInfo {
         let info = self.info(&link);
-        lock(&self.leases).saw_link(link.id);
         let mut pending = write(&self.pending);
-        pending.current.links.push(link.id);
+        let known = read(&self.facts).by_cid(&link.cid).filter(|known| known.digest == link.digest);
+        // Known already: all that may be new is the time, when another file took the place of the first.
+        let id = known.as_ref().map_or(link.id, |known| known.id);
+        lock(&self.leases).saw_link(id);
+        pending.current.links.push(id);
         pending.current.renamed = true;
-        write(&self.facts).apply(&Record::Link(link));
+        write(&self.facts).apply(&Record::Link(Link { id, ..link }));
+        if known.is_some() {
+            return info;
+        }
         // Under the lock, so that no reader finds them gone from where they were and not yet here.
         pending.current.rows.append(rows());
         info

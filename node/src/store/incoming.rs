@@ -141,9 +141,10 @@ impl Incoming {
             self.discard()?;
             return Err(StoreError::WrongSize { subject: self.cid.to_string(), expected: self.size, found });
         }
+        let synced = self.inner.sync_blob(&*self.file, &self.path, &digest)?;
         let _gate = read(&self.inner.gate);
         let cumulative = self.cumulative();
-        let named = self.inner.name_blob(&*self.file, &self.path, &digest)?;
+        let named = self.inner.name_blob(&*self.file, &self.path, &digest, synced)?;
         if !named.moved {
             self.discard()?;
         }

@@ -59,7 +59,7 @@ use facts::Facts;
 use handles::Handles;
 use index::Index;
 use journal::Journal;
-use open::IndexHome;
+use open::{IndexHome, OpenOptions};
 use packs::Packs;
 use pending::Pending;
 use std::path::PathBuf;
@@ -98,6 +98,7 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) options: OpenOptions,
     /// Shared by those who bring something in, so that a collection that sweeps is alone.
     pub(crate) gate: RwLock<()>,
     /// Naming a file and linking it is one step.

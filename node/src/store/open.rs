@@ -5,18 +5,19 @@
 use super::disk::{Disk, Mode, RealDisk};
 use super::facts::Facts;
 use super::files::{self, PARTIAL, STAGE_PREFIX};
-use super::guard::lock;
+use super::guard::{lock, read};
 use super::handles::Handles;
 use super::index::{Index, IndexError, SledIndex, State};
 use super::journal::{self, Decoded, Journal};
 use super::packs::{self, Packs};
 use super::pending::Pending;
 use super::rebuild;
-use super::{Inner, OpenError, Store};
+use super::{Inner, OpenError, Store, StoreError, error::Doing as _};
 use crate::pin::lease::Leases;
 use std::fmt::Debug;
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex, RwLock};
@@ -114,7 +115,8 @@ impl Store {
     pub fn open(root: &Path, options: StoreOptions) -> Result<Self, OpenError> {
         let fail = |source: io::Error| refused(root, source);
         if options.create {
-            fs::create_dir_all(root).map_err(fail)?;
+            // What is stored is nobody else's business.
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(fail)?;
         }
         let held = File::options()
             .write(true)
@@ -128,7 +130,7 @@ impl Store {
             Err(TryLockError::Error(source)) => return Err(fail(source)),
         }
         let home = Box::new(SledHome(root.to_path_buf()));
-        Self::open_on(root, Arc::new(RealDisk::new(root)), home, Some(held), &OpenOptions::default())
+        Self::open_on(root, Arc::new(RealDisk::new(root)), home, Some(held), OpenOptions::default())
     }
 
     /// Opens a repository on any disk, with any index.
@@ -137,7 +139,7 @@ impl Store {
         disk: Arc<dyn Disk>,
         home: Box<dyn IndexHome>,
         held: Option<File>,
-        options: &OpenOptions,
+        options: OpenOptions,
     ) -> Result<Self, OpenError> {
         let fail = |source: io::Error| refused(root, source);
         check_version(root, &*disk)?;
@@ -158,11 +160,11 @@ impl Store {
             let path = root.to_path_buf();
             if source.is_full() { OpenError::Full { path } } else { OpenError::Index { path, source } }
         })?;
-        let live = facts.records();
         let inner = Inner {
             root: root.to_path_buf(),
             packs: Mutex::new(packs),
             disk,
+            options,
             checking: Mutex::new(()),
             gate: RwLock::new(()),
             leases: Mutex::new(Leases::default()),
@@ -179,23 +181,40 @@ impl Store {
             next_stage: AtomicU64::new(1),
             _lock: held,
         };
-        let used = position.length;
-        if used >= options.compact_at
-            && used > options.compact_ratio * journal::encode_journal(Some(position), &live).len() as u64
-        {
-            inner.compact(&live).map_err(fail)?;
-        }
+        inner.compact().map_err(|error| match error {
+            StoreError::Full { .. } => OpenError::Full { path: root.to_path_buf() },
+            StoreError::Io { source, .. } => fail(source),
+            error => fail(io::Error::other(error)),
+        })?;
         Ok(Self { inner: Arc::new(inner) })
     }
 }
 
 impl Inner {
-    /// Replaces the journal by one that holds only what is still true.
-    fn compact(&self, live: &[super::record::Record]) -> io::Result<()> {
+    /// Replaces a journal most of which no longer holds by one that says only what is still true.
+    pub(crate) fn compact(&self) -> Result<(), StoreError> {
         let mut journal = lock(&self.journal);
+        self.check_poisoned()?;
         let old = journal.position();
-        *journal = Journal::create(&*self.disk, Some(old), live)?;
-        self.disk.unlink(&journal::path(old.journal))
+        let live = {
+            let pending = read(&self.pending);
+            // What is not in the journal yet must not get into it this way.
+            if !pending.current.links.is_empty() || !pending.frozen.is_empty() {
+                return Ok(());
+            }
+            read(&self.facts).records()
+        };
+        let least = journal::encode_journal(Some(old), &live).len() as u64;
+        if old.length < self.options.compact_at || old.length <= self.options.compact_ratio * least {
+            return Ok(());
+        }
+        // The index must be at the position that the new journal stands for.
+        let index = self.index_in_commit(&journal)?;
+        index.flush().map_err(|error| self.index_failed(error))?;
+        *journal = Journal::create(&*self.disk, Some(old), &live).doing(|| "compact the journal".into())?;
+        self.disk.unlink(&journal::path(old.journal)).doing(|| "remove the old journal".into())?;
+        let state = State { journal: journal.position(), packs: read(&self.facts).packed };
+        index.set_state(state).map_err(|error| self.index_failed(error))
     }
 }
 

@@ -79,14 +79,12 @@ impl Inner {
                 }
             }
         }
-        if found.is_empty() {
-            found = match self.index()?.locations(hash) {
-                Ok(found) => found,
-                Err(error) => {
-                    self.index_failed(error);
-                    self.index()?.locations(hash).map_err(|error| self.index_failed(error))?
-                }
-            };
+        match self.index()?.locations(hash) {
+            Ok(rows) => found.extend(rows),
+            Err(error) => {
+                self.index_failed(error);
+                found.extend(self.index()?.locations(hash).map_err(|error| self.index_failed(error))?);
+            }
         }
         let facts = read(&self.facts);
         for location in found {

@@ -180,7 +180,7 @@ impl Life {
 
 pub(crate) fn open(disk: &SimulatedDisk, home: &MemoryHome) -> Result<Store, OpenError> {
     let options = OpenOptions { compact_at: 0, compact_ratio: 1, pack_bytes: 2000 };
-    Store::open_on(Path::new("/simulated"), Arc::new(disk.clone()), Box::new(home.clone()), None, &options)
+    Store::open_on(Path::new("/simulated"), Arc::new(disk.clone()), Box::new(home.clone()), None, options)
 }
 
 fn try_add(store: &Store, data: &Bytes, chunk: usize) -> Result<(), StoreError> {
