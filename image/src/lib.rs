@@ -1,17 +1,26 @@
 //! OCI images on an IPFS node.
 //!
-//! Reading order: [`event`] (what a running verb tells), [`blobs`] (the seam to storage), [`oci`] (documents), [`reference`]
-//! (what a user types).
+//! Reading order: [`event`] (what a running verb tells), [`blobs`] (the seam to storage), [`oci`] (documents),
+//! [`reference`] and [`location`] (what a user types), [`source`] (where images come from), [`plan`] (which blobs an image
+//! consists of), [`link`] (digests to CIDs), [`push`], [`root`] (what a CID turns out to be), [`bring`] (blobs, checked),
+//! [`pull`], [`names`] (what is kept), [`sink`] and [`save`] (where images go to), [`control`] (the verbs of other
+//! processes).
 //!
 //! The library reads no environment variable and no home directory, and prints nothing.
 
 pub mod blobs;
+pub mod bring;
 pub mod control;
 pub mod event;
 pub mod link;
 pub mod location;
+pub mod names;
 pub mod oci;
 pub mod plan;
+pub mod pull;
+pub mod push;
 pub mod reference;
+pub mod root;
+pub mod save;
 pub mod sink;
 pub mod source;

@@ -4,8 +4,14 @@
 //! what it added, found or fetched is safe from garbage collection until it is dropped, and kept for good once a
 //! [`Record`] lists it. Imports nothing of this crate. Nothing here trusts a CID or a digest that was not checked.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
+#[cfg(test)]
+pub(crate) mod suite;
+
 use std::{
     fmt, io,
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -20,6 +26,15 @@ pub struct Expected {
     pub digest: [u8; 32],
     /// Bytes.
     pub size: u64,
+}
+
+/// What a file that is fetched may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Exactly this.
+    Exactly(Expected),
+    /// Anything of at most so many bytes.
+    AtMost(u64),
 }
 
 /// Where the bytes of a blob to be added come from.
@@ -104,6 +119,24 @@ impl Body {
         })
     }
 
+    /// Reads at most `limit` bytes, and fails when there are more. Blocks.
+    ///
+    /// # Errors
+    /// What reading says.
+    pub fn read(&self, limit: u64) -> io::Result<Bytes> {
+        if let Self::Bytes(bytes) = self
+            && bytes.len() as u64 <= limit
+        {
+            return Ok(bytes.clone());
+        }
+        let mut bytes = Vec::new();
+        io::Read::take(self.open()?, limit.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > limit {
+            return Err(io::Error::other(format!("more than {limit} bytes")));
+        }
+        Ok(bytes.into())
+    }
+
     /// The file, when the bytes lie in one.
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -144,17 +177,12 @@ pub trait Blobs: Send + Sync {
     /// Only when the store itself fails.
     async fn find(&self, expected: Expected) -> Result<Option<Added>, BlobsError>;
 
-    /// Makes the whole file `cid` lie here, from peers if need be, checked against `expected`.
+    /// Makes the whole file `cid` lie here, from peers if need be, if it is what is wanted.
     ///
     /// # Errors
-    /// [`BlobsError::Mismatch`], [`BlobsError::NotFound`], [`BlobsError::NotAFile`]; what came in so far is kept aside
-    /// for the next try.
-    async fn fetch(
-        &self,
-        cid: &Cid,
-        expected: Option<Expected>,
-        progress: Progress<'_>,
-    ) -> Result<BlobFile, BlobsError>;
+    /// [`BlobsError::Mismatch`], [`BlobsError::TooLarge`], [`BlobsError::NotFound`], [`BlobsError::NotAFile`]; what came
+    /// in so far is kept aside for the next try.
+    async fn fetch(&self, cid: &Cid, want: Want, progress: Progress<'_>) -> Result<BlobFile, BlobsError>;
 
     /// Reads a small file whole, from peers if need be, and leaves it in the store.
     ///
@@ -273,4 +301,17 @@ fn hex(digest: &[u8; 32]) -> String {
         text.push_str(&format!("{byte:02x}"));
         text
     }) + "`"
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{memory::MemoryBlobs, suite};
+
+    #[tokio::test]
+    async fn memory_does_what_storage_does() {
+        let store = Arc::new(MemoryBlobs::default());
+        suite::run(&*store, &MemoryBlobs::with_peers(vec![Arc::clone(&store)])).await;
+    }
 }

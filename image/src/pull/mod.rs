@@ -1,0 +1,141 @@
+//! Makes an image lie here whole: found by its root, checked blob by blob, named at the end.
+//!
+//! Imports [`blobs`](crate::blobs), [`bring`](crate::bring), [`plan`](crate::plan), [`root`](crate::root),
+//! [`names`](crate::names), [`sink`](crate::sink) and [`save`](crate::save). What a pull fetched before it was stopped is
+//! kept aside, and not fetched again; a name appears only when everything it stands for is here and durable.
+
+use std::collections::BTreeSet;
+
+use cid::Cid;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::{
+    blobs::{Blobs, BlobsError},
+    bring::{BringError, Bringer},
+    event::{BlobKind, Event, EventSink, Outcome},
+    names::{self, Image, NamesError, Note, Shape},
+    oci::{MAX_DOCUMENT_BYTES, Platforms},
+    plan::{Plan, PlanError},
+    reference::Name,
+    root::{Root, RootError},
+    save::{self, SaveError},
+    sink::Sink,
+};
+
+/// Blobs that are fetched at a time. Within each, many blocks are; more files at once only spread the same bandwidth.
+const CONCURRENT_BLOBS: usize = 4;
+
+/// What is pulled, and what it is called afterwards.
+#[derive(Clone, Debug, Default)]
+pub struct PullOptions {
+    /// Which platforms.
+    pub platforms: Platforms,
+    /// A name beside its CID.
+    pub name: Option<Name>,
+}
+
+/// Pulls the image with the root `cid`, and writes it to `sink` if there is one.
+///
+/// Dropping the future stops it; what was fetched is used by the next try.
+///
+/// # Errors
+/// [`PullError`]; no name is recorded then.
+pub async fn pull(
+    blobs: &dyn Blobs,
+    cid: &Cid,
+    options: &PullOptions,
+    sink: Option<Box<dyn Sink>>,
+    events: &dyn EventSink,
+) -> Result<Image, PullError> {
+    events.emit(Event::Started { digest: cid.to_string(), kind: BlobKind::Root, size: 0 });
+    let root = Root::open(blobs, cid).await?;
+    events.emit(Event::Finished { digest: cid.to_string(), outcome: Outcome::Fetched });
+    let bringer = Bringer::new(blobs, &root, events);
+    let selector = options.platforms.for_pull();
+    let plan = Plan::make(root.top.clone(), &selector, |blob| {
+        let bringer = &bringer;
+        async move { bringer.document(&blob).await }
+    })
+    .await?;
+    if plan.selects_nothing() {
+        return Err(PullError::NoPlatform { wanted: selector.to_string(), have: plan.platforms().1.join(", ") });
+    }
+    stream::iter(plan.blobs().into_iter().map(|blob| bringer.blob(blob)))
+        .buffer_unordered(CONCURRENT_BLOBS)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    let incomplete = root.shape() == Shape::Layout && plan.is_partial();
+    if !incomplete {
+        bring_extras(blobs, &root, &plan, &bringer).await?;
+    }
+    let image = record(&root, &plan, bringer.members(), incomplete);
+    names::save(blobs.records(), &image).await?;
+    if let Some(name) = &options.name {
+        let named = Image { name: name.without_digest().to_string(), ..image.clone() };
+        names::save(blobs.records(), &named).await?;
+    }
+    if let Some(sink) = sink {
+        let quiet = Bringer::new(blobs, &root, &());
+        save::write(&quiet, plan, options.name.as_ref(), sink, events).await?;
+    }
+    Ok(image)
+}
+
+/// A layout that is taken whole brings its other files along: signatures, attestations, whatever refers to the image.
+async fn bring_extras(blobs: &dyn Blobs, root: &Root, plan: &Plan, bringer: &Bringer<'_>) -> Result<(), PullError> {
+    let known: BTreeSet<_> = plan.parts.iter().map(|part| part.descriptor.digest.clone()).collect();
+    let (marker, extras) = root.extras(&known);
+    if let Some(marker) = marker {
+        blobs.read(&marker, MAX_DOCUMENT_BYTES).await?;
+    }
+    for (digest, cid, limit) in extras {
+        bringer.extra(&digest, &cid, limit).await?;
+    }
+    Ok(())
+}
+
+/// What is written down about the image.
+fn record(root: &Root, plan: &Plan, mut members: Vec<Cid>, incomplete: bool) -> Image {
+    if root.shape() == Shape::Layout && !incomplete {
+        // The root holds them all.
+        members.clear();
+    }
+    let top = &root.top;
+    let note = Note::new(root.shape(), &top.media_type, top.digest.clone(), plan.size(), plan.platforms().0);
+    Image { name: root.cid.to_string(), root: root.cid, members, incomplete, note: Some(note) }
+}
+
+/// Why an image could not be pulled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PullError {
+    /// The root is not that of an image, or could not be had.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// Its documents break a rule, or could not be had.
+    #[error(transparent)]
+    Plan(#[from] PlanError<BringError>),
+    /// A blob could not be had, or is not what its descriptor says.
+    #[error(transparent)]
+    Bring(#[from] BringError),
+    /// The store failed.
+    #[error(transparent)]
+    Blobs(#[from] BlobsError),
+    /// Its name could not be recorded.
+    #[error(transparent)]
+    Names(#[from] NamesError),
+    /// It is here and named, but could not be written to the place asked for.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// It is not there for the platforms asked for.
+    #[error("the image is not there for {wanted}, only for: {have}")]
+    NoPlatform {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        have: String,
+    },
+}
+
+#[cfg(test)]
+mod tests;

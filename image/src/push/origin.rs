@@ -1,0 +1,171 @@
+//! Where the blobs of a push come from: a place outside the store, or the store itself.
+//!
+//! Imports its parent's errors, [`source`](crate::source), [`root`](crate::root) and [`bring`](crate::bring). A blob that the
+//! store has already is not read again; every other is checked while it is added.
+
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha512};
+
+use super::{PushError, PushFrom};
+use crate::{
+    blobs::{Added, Blobs, BlobsError, Content, Expected, Progress},
+    bring::{Bringer, blocking},
+    oci::{Descriptor, Digest, MAX_DOCUMENT_BYTES},
+    reference::Name,
+    root::Root,
+    source::{self, Listed, Source, SourceError},
+};
+
+/// An image to be pushed.
+pub(super) struct Origin<'b> {
+    blobs: &'b dyn Blobs,
+    place: Place,
+}
+
+enum Place {
+    Source { source: Arc<dyn Source>, image: Listed },
+    Stored(Root),
+}
+
+impl<'b> Origin<'b> {
+    /// Finds the image.
+    pub(super) async fn open(blobs: &'b dyn Blobs, from: &PushFrom) -> Result<Self, PushError> {
+        let place = match from {
+            PushFrom::Source(source, wanted) => {
+                let image = source::select(&**source, wanted.as_deref())?.clone();
+                Place::Source { source: Arc::clone(source), image }
+            }
+            PushFrom::Stored(cid) => Place::Stored(Root::open(blobs, cid).await?),
+        };
+        Ok(Self { blobs, place })
+    }
+
+    /// Its top document.
+    pub(super) fn top(&self) -> Descriptor {
+        match &self.place {
+            Place::Source { image, .. } => image.descriptor.clone(),
+            Place::Stored(root) => root.top.clone(),
+        }
+    }
+
+    /// The name that its place gives it.
+    pub(super) fn name(&self) -> Option<Name> {
+        let top = self.top();
+        Listed { descriptor: top }.name()
+    }
+
+    /// The place, if it is outside the store.
+    pub(super) fn source(&self) -> Option<&Arc<dyn Source>> {
+        match &self.place {
+            Place::Source { source, .. } => Some(source),
+            Place::Stored(_) => None,
+        }
+    }
+
+    /// Reads a document, checked.
+    pub(super) async fn document(&self, blob: &Descriptor) -> Result<Bytes, PushError> {
+        match &self.place {
+            Place::Stored(root) => Ok(Bringer::new(self.blobs, root, &()).document(blob).await?),
+            Place::Source { source, .. } => {
+                let (reading, wanted) = (Arc::clone(source), blob.clone());
+                let read = blocking(move || source::read_document(&*reading, &wanted)).await;
+                if let Err(SourceError::Missing { .. }) = read
+                    && let Some(found) = self.find(blob).await?
+                {
+                    return Ok(self.blobs.read(&found.cid, MAX_DOCUMENT_BYTES).await?);
+                }
+                Ok(read?)
+            }
+        }
+    }
+
+    /// Adds a blob to the store, unless it is there.
+    pub(super) async fn add(&self, blob: &Descriptor, progress: Progress<'_>) -> Result<Added, PushError> {
+        if let Some(found) = self.find(blob).await? {
+            progress(found.size);
+            return Ok(found);
+        }
+        let failed = |source| PushError::Blob { digest: blob.digest.clone(), source: Box::new(source) };
+        let content = match &self.place {
+            Place::Source { source, .. } => {
+                let (opening, wanted) = (Arc::clone(source), blob.clone());
+                match (blocking(move || opening.open(&wanted)).await, blob.inlined()) {
+                    (Err(SourceError::Missing { .. }), Some(inlined)) => {
+                        Content::Bytes(Bytes::copy_from_slice(inlined))
+                    }
+                    (opened, _) => opened?,
+                }
+            }
+            Place::Stored(root) => {
+                // Here under another CID, or not here any more: either way it comes with its own check.
+                let file = Bringer::new(self.blobs, root, &()).blob(blob).await?;
+                match file.body {
+                    crate::blobs::Body::File(path) => Content::File(path),
+                    crate::blobs::Body::Bytes(bytes) => Content::Bytes(bytes),
+                }
+            }
+        };
+        match blob.digest.sha256() {
+            Some(digest) => {
+                let expected = Expected { digest, size: blob.size };
+                self.blobs.add(content, Some(expected), progress).await.map_err(failed)
+            }
+            None => {
+                let checked = blocking({
+                    let blob = blob.clone();
+                    move || Checked::new(content, &blob)
+                })
+                .await;
+                let content = Content::Reader(Box::new(checked.map_err(|source| failed(BlobsError::Content(source)))?));
+                self.blobs.add(content, None, progress).await.map_err(failed)
+            }
+        }
+    }
+
+    async fn find(&self, blob: &Descriptor) -> Result<Option<Added>, PushError> {
+        match blob.digest.sha256() {
+            Some(digest) => Ok(self.blobs.find(Expected { digest, size: blob.size }).await?),
+            None => Ok(None),
+        }
+    }
+}
+
+/// A reader that fails at its end, or past it, when the bytes are not those of a descriptor with SHA-512.
+struct Checked {
+    inner: Box<dyn Read + Send>,
+    hasher: Sha512,
+    digest: Digest,
+    left: u64,
+}
+
+impl Checked {
+    fn new(content: Content, blob: &Descriptor) -> io::Result<Self> {
+        let inner: Box<dyn Read + Send> = match content {
+            Content::Reader(reader) => reader,
+            Content::Bytes(bytes) => Box::new(io::Cursor::new(bytes)),
+            Content::File(path) => Box::new(std::fs::File::open(path)?),
+        };
+        Ok(Self { inner, hasher: Sha512::new(), digest: blob.digest.clone(), left: blob.size })
+    }
+}
+
+impl Read for Checked {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "the bytes are not those of the descriptor");
+        let length = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(length as u64).ok_or_else(wrong)?;
+        self.hasher.update(&buffer[..length]);
+        if length == 0 && !buffer.is_empty() {
+            let got = Digest::Sha512(Box::new(self.hasher.clone().finalize().into()));
+            if self.left > 0 || got != self.digest {
+                return Err(wrong());
+            }
+        }
+        Ok(length)
+    }
+}

@@ -1,0 +1,103 @@
+//! Writes an image of the store to a place outside it.
+//!
+//! Imports [`blobs`](crate::blobs), [`bring`](crate::bring), [`plan`](crate::plan), [`root`](crate::root) and
+//! [`sink`](crate::sink). Blobs are written one after another in a fixed order, so that one image makes one archive;
+//! what is missing here is fetched on the way. Nothing is shown before all of it is written.
+
+use cid::Cid;
+
+use crate::{
+    blobs::Blobs,
+    bring::{BringError, Bringer, blocking},
+    event::{Event, EventSink, Outcome},
+    oci::{Descriptor, Platforms, media},
+    plan::{Plan, PlanError},
+    reference::Name,
+    root::{Root, RootError},
+    sink::{Image, Sink, SinkError},
+};
+
+/// Writes the image with the root `cid` to `sink`, called `name` there unless the sink knows better.
+///
+/// Dropping the future leaves nothing behind.
+///
+/// # Errors
+/// [`SaveError`]; nothing is shown then.
+pub async fn save(
+    blobs: &dyn Blobs,
+    cid: &Cid,
+    platforms: &Platforms,
+    name: Option<&Name>,
+    sink: Box<dyn Sink>,
+    events: &dyn EventSink,
+) -> Result<(), SaveError> {
+    let root = Root::open(blobs, cid).await?;
+    let bringer = Bringer::new(blobs, &root, &());
+    let selector = platforms.for_pull();
+    let plan = Plan::make(root.top.clone(), &selector, |blob| {
+        let bringer = &bringer;
+        async move { bringer.document(&blob).await }
+    })
+    .await?;
+    if plan.selects_nothing() {
+        return Err(SaveError::NoPlatform { wanted: selector.to_string(), have: plan.platforms().1.join(", ") });
+    }
+    write(&bringer, plan, name, sink, events).await
+}
+
+/// Writes a planned image, whose blobs `bringer` brings.
+pub(crate) async fn write(
+    bringer: &Bringer<'_>,
+    plan: Plan,
+    name: Option<&Name>,
+    mut sink: Box<dyn Sink>,
+    events: &dyn EventSink,
+) -> Result<(), SaveError> {
+    let documents = plan.documents().into_iter().map(|part| &part.descriptor);
+    let wanted: Vec<Descriptor> = documents.chain(plan.blobs()).cloned().collect();
+    for blob in wanted {
+        let digest = blob.digest.to_string();
+        events.emit(Event::Started { digest: digest.clone(), kind: media::kind(&blob.media_type), size: blob.size });
+        let body = bringer.blob(&blob).await?.body;
+        let (back, outcome) = blocking(move || {
+            let outcome = if sink.has(&blob) {
+                Ok(Outcome::Present)
+            } else {
+                sink.write(&blob, &body).map(|()| Outcome::Written)
+            };
+            (sink, outcome)
+        })
+        .await;
+        sink = back;
+        events.emit(Event::Finished { digest, outcome: outcome? });
+    }
+    let name = name.cloned();
+    blocking(move || sink.finish(&Image { plan: &plan, name: name.as_ref() })).await?;
+    Ok(())
+}
+
+/// Why an image could not be saved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SaveError {
+    /// The root is not that of an image.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// Its documents break a rule, or cannot be had.
+    #[error(transparent)]
+    Plan(#[from] PlanError<BringError>),
+    /// A blob is missing.
+    #[error(transparent)]
+    Bring(#[from] BringError),
+    /// The place does not take it.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// It is not there for the platforms asked for.
+    #[error("the image is not there for {wanted}, only for: {have}")]
+    NoPlatform {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        have: String,
+    },
+}
