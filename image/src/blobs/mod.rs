@@ -4,6 +4,7 @@
 //! what it added, found or fetched is safe from garbage collection until it is dropped, and kept for good once a
 //! [`Record`] lists it. Imports nothing of this crate. Nothing here trusts a CID or a digest that was not checked.
 
+pub mod embedded;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 #[cfg(test)]

@@ -1,0 +1,272 @@
+//! The storage seam over the node inside this process.
+//!
+//! Imports its parent and the node. One [`EmbeddedBlobs`] holds one lease, so that nothing it added or fetched is collected
+//! before a record keeps it. It translates and nothing else: what is checked, the node checks.
+
+use std::{error::Error, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cid::Cid;
+use shipfs_node::{
+    add::{self, AddError},
+    block::Block,
+    dag::{self, BlockSource, BlockSourceError, DirectoryError, LoadError, WalkError},
+    fetch::{self, FetchError},
+    node::Node,
+    pin::{Keep, Lease},
+    store::{Blockstore as _, FileInfo, Store, StoreError},
+};
+
+use super::{
+    Added, BlobFile, Blobs, BlobsError, Body, Content, Directory, Entry, Expected, Progress, Record, Records, Want,
+};
+
+/// Most entries of a directory that is read: a layout's blobs, many images' worth.
+const MAX_ENTRIES: usize = 16_384;
+
+/// Storage by an embedded node, for one piece of work.
+pub struct EmbeddedBlobs {
+    node: Node,
+    lease: Arc<Lease>,
+}
+
+impl EmbeddedBlobs {
+    /// Begins a piece of work.
+    pub fn new(node: Node) -> Self {
+        let lease = Arc::new(node.lease());
+        Self { node, lease }
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Store) -> T + Send + 'static) -> T {
+        let store = self.node.store().clone();
+        crate::bring::blocking(move || work(&store)).await
+    }
+
+    /// Makes a file lie here; says whether it did before.
+    async fn get(
+        &self,
+        cid: &Cid,
+        expected: Option<Expected>,
+        limit: u64,
+        progress: Progress<'_>,
+    ) -> Result<(FileInfo, bool), BlobsError> {
+        let wanted = *cid;
+        let existed = self.blocking(move |store| store.file(&wanted).is_some()).await;
+        let expecting = expected.map(|expected| fetch::Expected { digest: expected.digest, size: expected.size });
+        let fetched = self.node.get(cid, expecting, limit, &self.lease, progress).await;
+        Ok((fetched.map_err(|error| fetch_error(*cid, expected, error))?, existed))
+    }
+}
+
+#[async_trait]
+impl Blobs for EmbeddedBlobs {
+    async fn add(
+        &self,
+        content: Content,
+        expected: Option<Expected>,
+        progress: Progress<'_>,
+    ) -> Result<Added, BlobsError> {
+        let content = match content {
+            Content::File(path) => add::Content::File(path),
+            Content::Bytes(bytes) => add::Content::Bytes(bytes),
+            Content::Reader(reader) => add::Content::Reader(reader),
+        };
+        let expecting = expected.map(|expected| fetch::Expected { digest: expected.digest, size: expected.size });
+        let added = self.node.add(content, expecting, &self.lease, progress).await;
+        let added = added.map_err(|error| add_error(expected, error))?;
+        Ok(Added {
+            cid: added.cid,
+            digest: added.digest,
+            size: added.size,
+            cumulative: added.cumulative,
+            existed: added.existed,
+        })
+    }
+
+    async fn add_directory(&self, entries: Vec<Entry>) -> Result<Directory, BlobsError> {
+        let entry = |entry: Entry| dag::Entry { name: entry.name, cid: entry.cid, size: entry.size };
+        let entries = entries.into_iter().map(entry).collect();
+        let (cid, cumulative) = self.node.add_directory(entries, &self.lease).await.map_err(other)?;
+        Ok(Directory { cid, cumulative })
+    }
+
+    async fn find(&self, expected: Expected) -> Result<Option<Added>, BlobsError> {
+        let there = self.blocking(move |store| {
+            store.file_by_digest(&expected.digest).iter().any(|info| info.size == expected.size)
+        });
+        if !there.await {
+            return Ok(None);
+        }
+        // The node knows its own DAG over bytes that are here, and makes it if need be. If they turn out damaged it looks
+        // at the content instead, which is empty here and so is refused.
+        match self.add(Content::Bytes(Bytes::new()), Some(expected), &|_| {}).await {
+            Ok(added) => Ok(Some(added)),
+            Err(BlobsError::Mismatch { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn fetch(&self, cid: &Cid, want: Want, progress: Progress<'_>) -> Result<BlobFile, BlobsError> {
+        let (expected, limit) = match want {
+            Want::Exactly(expected) => (Some(expected), expected.size),
+            Want::AtMost(limit) => (None, limit),
+        };
+        let (info, existed) = self.get(cid, expected, limit, progress).await?;
+        Ok(BlobFile { cid: *cid, digest: info.digest, size: info.size, existed, body: Body::File(info.path) })
+    }
+
+    async fn read(&self, cid: &Cid, limit: u64) -> Result<Bytes, BlobsError> {
+        let (info, _) = self.get(cid, None, limit, &|_| {}).await?;
+        crate::bring::blocking(move || Body::File(info.path).read(limit)).await.map_err(other)
+    }
+
+    async fn list(&self, cid: &Cid) -> Result<Vec<Entry>, BlobsError> {
+        self.lease.hold(cid);
+        let source = Storing { node: &self.node };
+        let listed = dag::list_directory(&source, cid, MAX_ENTRIES).await;
+        let entries = listed.map_err(|error| match error {
+            DirectoryError::NotADirectory { cid } => BlobsError::NotADirectory { cid },
+            DirectoryError::Load(LoadError::Source { cid, source }) => match source.downcast::<FetchError>() {
+                Ok(error) => fetch_error(cid, None, *error),
+                Err(source) => BlobsError::Other(source),
+            },
+            error => other(error),
+        })?;
+        Ok(entries.into_iter().map(|entry| Entry { name: entry.name, cid: entry.cid, size: entry.size }).collect())
+    }
+
+    fn records(&self) -> &dyn Records {
+        self
+    }
+}
+
+#[async_trait]
+impl Records for EmbeddedBlobs {
+    async fn keep(&self, record: Record) -> Result<(), BlobsError> {
+        let Record { name, root, members, note, incomplete } = record;
+        let keep = Keep { name, root, members, note, incomplete };
+        self.blocking(move |store| store.keep(keep)).await.map_err(other)
+    }
+
+    async fn release(&self, name: &str) -> Result<bool, BlobsError> {
+        let name = name.to_owned();
+        self.blocking(move |store| store.release(&name)).await.map_err(other)
+    }
+
+    async fn kept(&self) -> Result<Vec<Record>, BlobsError> {
+        let record = |keep: Keep| {
+            let Keep { name, root, members, note, incomplete } = keep;
+            Record { name, root, members, note, incomplete }
+        };
+        Ok(self.blocking(|store| store.kept()).await.into_iter().map(record).collect())
+    }
+}
+
+/// Blocks from the node, which stay in its store.
+struct Storing<'n> {
+    node: &'n Node,
+}
+
+#[async_trait]
+impl BlockSource for Storing<'_> {
+    async fn block(&self, cid: &Cid) -> Result<Block, BlockSourceError> {
+        let block = self.node.block(cid).await?;
+        let (store, stored) = (self.node.store().clone(), block.clone());
+        crate::bring::blocking(move || -> Result<(), StoreError> {
+            if store.size(stored.cid())?.is_none() {
+                store.put(&stored)?;
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(block)
+    }
+}
+
+fn other(error: impl Error + Send + Sync + 'static) -> BlobsError {
+    BlobsError::Other(Box::new(error))
+}
+
+fn add_error(expected: Option<Expected>, error: AddError) -> BlobsError {
+    match (error, expected) {
+        (AddError::Digest { got, .. }, Some(expected)) => {
+            BlobsError::Mismatch { expected, got_digest: got, got_size: expected.size }
+        }
+        (AddError::Size { got, .. }, Some(expected)) => {
+            BlobsError::Mismatch { expected, got_digest: [0; 32], got_size: got }
+        }
+        (AddError::Read { source, .. }, _) => BlobsError::Content(source),
+        (error, _) => other(error),
+    }
+}
+
+fn fetch_error(cid: Cid, expected: Option<Expected>, error: FetchError) -> BlobsError {
+    match (error, expected) {
+        (FetchError::Digest { got, .. }, Some(expected)) => {
+            BlobsError::Mismatch { expected, got_digest: got, got_size: expected.size }
+        }
+        (FetchError::Size { got, .. }, Some(expected)) => {
+            BlobsError::Mismatch { expected, got_digest: [0; 32], got_size: got }
+        }
+        (FetchError::Dag { source: WalkError::Size { found, .. }, .. }, Some(expected)) => {
+            BlobsError::Mismatch { expected, got_digest: [0; 32], got_size: found }
+        }
+        (FetchError::TooLong { limit, .. }, _) => BlobsError::TooLarge { cid, limit },
+        (FetchError::Dag { source: WalkError::Directory { .. } | WalkError::NotAFile { .. }, .. }, _) => {
+            BlobsError::NotAFile { cid }
+        }
+        (FetchError::Offline { .. }, _) => BlobsError::NotFound { cid, asked: "this node is offline".to_owned() },
+        (FetchError::Unavailable { asked, holders, waited, .. }, _) => {
+            let waited = waited.as_secs_f32();
+            let asked = format!("{asked} peers asked, {} have it, nothing came for {waited:.0} s", holders.len());
+            BlobsError::NotFound { cid, asked }
+        }
+        (error, _) => other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shipfs_node::config::{Config, NetworkConfig};
+
+    use super::*;
+    use crate::blobs::suite;
+
+    /// A node that listens on loopback only, and one that knows it.
+    async fn two(folder: &std::path::Path) -> (Node, Node) {
+        let listen = NetworkConfig {
+            listen: vec!["/ip4/127.0.0.1/tcp/0".parse().expect("address")],
+            mdns: false,
+            ..NetworkConfig::lan()
+        };
+        let config = |name: &str, network: NetworkConfig| Config {
+            network,
+            patience: Duration::from_secs(3),
+            ..Config::offline(folder.join(name))
+        };
+        let first = Node::start(config("first", listen.clone())).await.expect("starts");
+        first.serve(true).await.expect("serves");
+        let net = first.net().await.expect("is online");
+        let address = net.listeners().await.expect("listens").into_iter().next().expect("an address");
+        let peers = vec![address];
+        let second = Node::start(config("second", NetworkConfig { peers, ..listen })).await.expect("starts");
+        (first, second)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_embedded_node_does_what_storage_does() {
+        let folder = tempfile::tempdir().expect("temporary directory");
+        let (first, second) = two(folder.path()).await;
+        suite::run(&EmbeddedBlobs::new(first.clone()), &EmbeddedBlobs::new(second.clone())).await;
+        first.shutdown().await.expect("shuts down");
+        second.shutdown().await.expect("shuts down");
+    }
+}
