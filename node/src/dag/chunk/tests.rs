@@ -6,11 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dag::balanced;
-
-/// Bytes that do not repeat from leaf to leaf.
-fn bytes(size: usize) -> Vec<u8> {
-    (0..size as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
-}
+use crate::dag::samples::bytes;
 
 /// The same by the plainest of means.
 fn plain(data: &[u8]) -> Hashed {

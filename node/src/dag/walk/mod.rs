@@ -8,9 +8,9 @@
 use bytes::Bytes;
 use cid::Cid;
 
-use super::MAX_DEPTH;
-use super::codec::{CodecError, Kind, decode_node, decode_unixfs};
 use crate::block::{Block, CODEC_DAG_PB, CODEC_RAW};
+use crate::dag::MAX_DEPTH;
+use crate::dag::codec::{CodecError, Kind, decode_node, decode_unixfs};
 
 /// A piece of a file, as one of its nodes lays it out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,3 +204,6 @@ pub enum WalkError {
         cid: Cid,
     },
 }
+
+#[cfg(test)]
+mod tests;
