@@ -21,3 +21,9 @@ mod provide;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+
+// Foreign types that stand in this crate's signatures: embedders need not name the crates they come from.
+pub use cid::Cid;
+pub use libp2p::PeerId;
+pub use libp2p::multiaddr::{Multiaddr, Protocol};
+pub use libp2p::pnet::PreSharedKey;

@@ -342,7 +342,12 @@ mod tests {
 
     fn want(byte: u8) -> Want {
         let cid = *Block::raw(Bytes::copy_from_slice(&[byte])).cid();
-        Want { cid, cancel: byte % 2 == 0, have_only: byte % 3 == 0, send_dont_have: byte % 5 == 0 }
+        Want {
+            cid,
+            cancel: byte.is_multiple_of(2),
+            have_only: byte.is_multiple_of(3),
+            send_dont_have: byte.is_multiple_of(5),
+        }
     }
 
     /// Strips the length prefix and checks it.
