@@ -238,7 +238,14 @@ mod tests {
     use shipfs_node::config::{Config, NetworkConfig};
 
     use super::*;
-    use crate::blobs::suite;
+    use crate::{
+        blobs::suite,
+        names::{self, Shape},
+        oci::Platforms,
+        pull::{self, PullOptions},
+        push::{self, PushFrom, PushOptions},
+        source,
+    };
 
     /// A node that listens on loopback only, and one that knows it.
     async fn two(folder: &std::path::Path) -> (Node, Node) {
@@ -266,6 +273,75 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary directory");
         let (first, second) = two(folder.path()).await;
         suite::run(&EmbeddedBlobs::new(first.clone()), &EmbeddedBlobs::new(second.clone())).await;
+        first.shutdown().await.expect("shuts down");
+        second.shutdown().await.expect("shuts down");
+    }
+
+    fn data(path: &str) -> String {
+        format!("{}/../tests/data/{path}", env!("CARGO_MANIFEST_DIR"))
+    }
+
+    fn push_from(path: &str) -> PushFrom {
+        let location = format!("oci:{}", data(path)).parse().expect("location");
+        let source = source::open(&location, None, std::path::Path::new("/nonexistent")).expect("opens");
+        PushFrom::Source(source.into(), None)
+    }
+
+    async fn pull(node: &Node, root: &Cid, platforms: Platforms) -> Result<names::Image, pull::PullError> {
+        let options = PullOptions { platforms, name: None };
+        pull::pull(&EmbeddedBlobs::new(node.clone()), root, &options, None, &()).await
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_image_travels_from_node_to_node_in_both_shapes() {
+        let folder = tempfile::tempdir().expect("temporary directory");
+        let (first, second) = two(folder.path()).await;
+        for (shape, root) in [
+            (Shape::Descriptor, "bafkreiam6s2ylngzhei67q7v4t55xnb2x5lkcy4efemuu7gzk5zwfhv4p4"),
+            (Shape::Layout, "bafybeidutgco4yyk2gy7h2pigdeo6qspvdh3ucrtzzm4syo4yjs46cp3ze"),
+        ] {
+            let options = PushOptions { shape, ..PushOptions::default() };
+            let blobs = EmbeddedBlobs::new(first.clone());
+            let pushed = push::push(&blobs, &push_from("source-layout"), &options, &()).await.expect("pushes");
+            assert_eq!(pushed.root.to_string(), root);
+            let pulled = pull(&second, &pushed.root, Platforms::Host).await.expect("pulls");
+            assert_eq!(pulled, pushed);
+            // Only what nothing keeps is freed, and nothing of the image is.
+            second.gc().await.expect("collects");
+            assert_eq!(pull(&second, &pushed.root, Platforms::Host).await.expect("pulls"), pushed);
+        }
+        for entry in std::fs::read_dir(data("source-layout/blobs/sha256")).expect("lists") {
+            let path = entry.expect("lists").path();
+            let name = path.file_name().expect("a name");
+            let theirs = std::fs::read(folder.path().join("second/blobs/sha256").join(name)).expect("the same blob");
+            assert_eq!(std::fs::read(&path).expect("reads"), theirs);
+        }
+        first.shutdown().await.expect("shuts down");
+        second.shutdown().await.expect("shuts down");
+    }
+
+    /// A layout of which one platform was pulled is kept, collected around and completed; and what is removed is freed.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn part_of_a_layout_is_kept_and_completed() {
+        let folder = tempfile::tempdir().expect("temporary directory");
+        let (first, second) = two(folder.path()).await;
+        let options = PushOptions { shape: Shape::Layout, platforms: Platforms::All, ..PushOptions::default() };
+        let blobs = EmbeddedBlobs::new(first.clone());
+        let root = push::push(&blobs, &push_from("parity/docker-list"), &options, &()).await.expect("pushes").root;
+        let arm = Platforms::parse(&["linux/arm64"]).expect("platform");
+        assert!(pull(&second, &root, arm.clone()).await.expect("pulls").incomplete);
+        second.gc().await.expect("collects");
+        first.serve(false).await.expect("stops serving");
+        assert!(pull(&second, &root, arm).await.is_ok(), "all of it is here");
+        assert!(pull(&second, &root, Platforms::All).await.is_err(), "the rest is not");
+        first.serve(true).await.expect("serves");
+        assert!(!pull(&second, &root, Platforms::All).await.expect("pulls").incomplete);
+        let blobs = EmbeddedBlobs::new(second.clone());
+        names::remove(blobs.records(), &crate::reference::Reference::Cid(root)).await.expect("removes");
+        drop(blobs);
+        assert!(second.gc().await.expect("collects").files > 10);
+        let left = std::fs::read_dir(folder.path().join("second/blobs/sha256")).expect("lists").count();
+        assert_eq!(left, 0);
         first.shutdown().await.expect("shuts down");
         second.shutdown().await.expect("shuts down");
     }

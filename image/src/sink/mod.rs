@@ -6,6 +6,8 @@
 //! where their digests were checked; here their lengths are.
 
 mod archive;
+#[cfg(test)]
+mod interop;
 mod layout;
 mod pending;
 #[cfg(test)]

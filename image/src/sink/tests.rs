@@ -11,12 +11,12 @@ use crate::{
     source::{self, Source},
 };
 
-struct Fixture {
+pub(super) struct Fixture {
     source: Box<dyn Source>,
-    plan: Plan,
+    pub(super) plan: Plan,
 }
 
-async fn fixture() -> Fixture {
+pub(super) async fn fixture() -> Fixture {
     let path = format!("{}/../tests/data/source-layout", env!("CARGO_MANIFEST_DIR"));
     let location = format!("oci:{path}").parse().expect("location");
     let source = source::open(&location, None, Path::new("/nonexistent")).expect("opens");
@@ -48,7 +48,7 @@ impl Fixture {
     }
 
     /// Writes the image to the place that `text` names.
-    fn save(&self, text: &str, name: Option<&str>) {
+    pub(super) fn save(&self, text: &str, name: Option<&str>) {
         let mut sink = open(&text.parse().expect("location"), None).unwrap_or_else(|error| panic!("{error}"));
         self.write(&mut *sink);
         let name = name.map(|name| name.parse::<Name>().expect("name"));

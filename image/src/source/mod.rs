@@ -59,12 +59,13 @@ impl Listed {
         full.parse::<Name>().ok()
     }
 
-    /// Whether `wanted` means this image: its tag, its name, or the same name in other words.
+    /// Whether `wanted` means this image: its tag, its name, the same name in other words, or its digest.
     fn is(&self, wanted: &str) -> bool {
         let annotations = &self.descriptor.annotations;
         let is_same = |key: &str| annotations.get(key).is_some_and(|text| text == wanted);
         is_same(descriptor::REF_NAME)
             || is_same(descriptor::IMAGE_NAME)
+            || self.descriptor.digest.to_string() == wanted
             || wanted.parse::<Name>().is_ok_and(|wanted| self.name() == Some(wanted))
     }
 
