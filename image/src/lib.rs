@@ -3,7 +3,7 @@
 //! Reading order: [`event`] (what a running verb tells), [`blobs`] (the seam to storage), [`oci`] (documents),
 //! [`reference`] and [`location`] (what a user types), [`source`] (where images come from), [`plan`] (which blobs an image
 //! consists of), [`link`] (digests to CIDs), [`push`], [`root`] (what a CID turns out to be), [`bring`] (blobs, checked),
-//! [`pull`], [`names`] (what is kept), [`sink`] and [`save`] (where images go to), [`control`] (the verbs of other
+//! [`pull`], [`inspect`], [`names`] (what is kept), [`sink`] and [`save`] (where images go to), [`control`] (the verbs of other
 //! processes).
 //!
 //! The library reads no environment variable and no home directory, and prints nothing.
@@ -12,6 +12,7 @@ pub mod blobs;
 pub mod bring;
 pub mod control;
 pub mod event;
+pub mod inspect;
 pub mod link;
 pub mod location;
 pub mod names;

@@ -10,6 +10,7 @@ use crate::{
     blobs::Blobs,
     bring::{BringError, Bringer, blocking},
     event::{Event, EventSink, Outcome},
+    inspect,
     oci::{Descriptor, Platforms, media},
     plan::{Plan, PlanError},
     reference::Name,
@@ -34,11 +35,7 @@ pub async fn save(
     let root = Root::open(blobs, cid).await?;
     let bringer = Bringer::new(blobs, &root, &());
     let selector = platforms.for_pull();
-    let plan = Plan::make(root.top.clone(), &selector, |blob| {
-        let bringer = &bringer;
-        async move { bringer.document(&blob).await }
-    })
-    .await?;
+    let plan = inspect::plan(&bringer, &root, &selector).await?;
     if plan.selects_nothing() {
         return Err(SaveError::NoPlatform { wanted: selector.to_string(), have: plan.platforms().1.join(", ") });
     }

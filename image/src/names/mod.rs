@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     blobs::{BlobsError, Record, Records},
-    oci::Digest,
+    oci::{Digest, Platforms},
     reference::{Name, Reference},
 };
 
@@ -85,6 +85,13 @@ impl Image {
     fn from_record(record: Record) -> Self {
         let note = serde_json::from_slice::<Note>(&record.note).ok().filter(|note| note.version == NOTE_VERSION);
         Self { name: record.name, root: record.root, members: record.members, incomplete: record.incomplete, note }
+    }
+
+    /// The platforms of it that are here: what can be had of it without asking anybody.
+    pub fn platforms(&self) -> Platforms {
+        let listed = self.note.as_ref().map_or(&[][..], |note| &note.platforms);
+        let parsed: Vec<_> = listed.iter().filter_map(|text| text.parse().ok()).collect();
+        if parsed.is_empty() { Platforms::All } else { Platforms::Only(parsed) }
     }
 
     /// Its name, unless it is called by its CID.

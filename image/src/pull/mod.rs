@@ -13,6 +13,7 @@ use crate::{
     blobs::{Blobs, BlobsError},
     bring::{BringError, Bringer},
     event::{BlobKind, Event, EventSink, Outcome},
+    inspect,
     names::{self, Image, NamesError, Note, Shape},
     oci::{MAX_DOCUMENT_BYTES, Platforms},
     plan::{Plan, PlanError},
@@ -52,11 +53,7 @@ pub async fn pull(
     events.emit(Event::Finished { digest: cid.to_string(), outcome: Outcome::Fetched });
     let bringer = Bringer::new(blobs, &root, events);
     let selector = options.platforms.for_pull();
-    let plan = Plan::make(root.top.clone(), &selector, |blob| {
-        let bringer = &bringer;
-        async move { bringer.document(&blob).await }
-    })
-    .await?;
+    let plan = inspect::plan(&bringer, &root, &selector).await?;
     if plan.selects_nothing() {
         return Err(PullError::NoPlatform { wanted: selector.to_string(), have: plan.platforms().1.join(", ") });
     }
