@@ -121,11 +121,15 @@ impl<'b> Bringer<'b> {
     }
 }
 
-/// Runs blocking work off the async threads. A panic there goes on here.
+/// Runs blocking work off the async threads. A panic there goes on here; work that a runtime drops as it ends is never
+/// done, and nor is whoever waits for it.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

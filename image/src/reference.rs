@@ -308,7 +308,7 @@ mod tests {
             ("a/b", "docker.io/a/b:latest", "a/b:latest"),
             ("localhost/esz:plain", "localhost/esz:plain", "localhost/esz:plain"),
             ("localhost:5000/a", "localhost:5000/a:latest", "localhost:5000/a:latest"),
-            ("ghcr.io/a/b__c/d--e.f:V_1.2-x", "ghcr.io/a/b__c/d--e.f:V_1.2-x", "ghcr.io/a/b__c/d--e.f:V_1.2-x"),
+            ("registry.example/a/b__c/d--e.f:V_1.2-x", "registry.example/a/b__c/d--e.f:V_1.2-x", "registry.example/a/b__c/d--e.f:V_1.2-x"),
             ("[::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000/a:latest"),
             ("Host/a", "Host/a:latest", "Host/a:latest"),
         ] {

@@ -26,6 +26,11 @@ use crate::{
 /// Blobs that are fetched at a time. Within each, many blocks are; more files at once only spread the same bandwidth.
 const CONCURRENT_BLOBS: usize = 4;
 
+/// Most files of a layout that are brought along though its image does not refer to them: as many as a push copies.
+const MAX_EXTRAS: usize = 2048;
+/// Most bytes that those may have together: room for the signatures and bills of materials of every platform.
+const MAX_EXTRAS_BYTES: u64 = 1 << 30;
+
 /// What is pulled, and what it is called afterwards.
 #[derive(Clone, Debug, Default)]
 pub struct PullOptions {
@@ -61,9 +66,9 @@ pub async fn pull(
         .buffer_unordered(CONCURRENT_BLOBS)
         .try_for_each(|_| async { Ok(()) })
         .await?;
-    let incomplete = root.shape() == Shape::Layout && plan.is_partial();
+    let mut incomplete = root.shape() == Shape::Layout && plan.is_partial();
     if !incomplete {
-        bring_extras(blobs, &root, &plan, &bringer).await?;
+        incomplete = !bring_extras(blobs, &root, &plan, &bringer, events).await?;
     }
     let image = record(&root, &plan, bringer.members(), incomplete);
     names::save(blobs.records(), &image).await?;
@@ -79,16 +84,29 @@ pub async fn pull(
 }
 
 /// A layout that is taken whole brings its other files along: signatures, attestations, whatever refers to the image.
-async fn bring_extras(blobs: &dyn Blobs, root: &Root, plan: &Plan, bringer: &Bringer<'_>) -> Result<(), PullError> {
+/// Says whether it did. Nothing but a directory says how large those are, so they have bounds of their own.
+async fn bring_extras(
+    blobs: &dyn Blobs,
+    root: &Root,
+    plan: &Plan,
+    bringer: &Bringer<'_>,
+    events: &dyn EventSink,
+) -> Result<bool, PullError> {
     let known: BTreeSet<_> = plan.parts.iter().map(|part| part.descriptor.digest.clone()).collect();
     let (marker, extras) = root.extras(&known);
     if let Some(marker) = marker {
         blobs.read(&marker, MAX_DOCUMENT_BYTES).await?;
     }
+    let total = extras.iter().fold(0_u64, |total, (_, _, size)| total.saturating_add(*size));
+    if extras.len() > MAX_EXTRAS || total > MAX_EXTRAS_BYTES {
+        let count = extras.len();
+        events.emit(Event::Warning(format!("{count} files of the layout that the image does not need are left out")));
+        return Ok(false);
+    }
     for (digest, cid, limit) in extras {
         bringer.extra(&digest, &cid, limit).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// What is written down about the image.

@@ -5,7 +5,7 @@ use std::{
 
 use super::*;
 use crate::{
-    blobs::{Content, memory::MemoryBlobs},
+    blobs::{Content, Entry, memory::MemoryBlobs},
     link::cid_of_file,
     oci::{Descriptor, Digest, media},
     push::{self, PushFrom, PushOptions},
@@ -330,4 +330,25 @@ async fn a_layout_brings_its_other_blobs_along_and_checks_them() {
     let puller = MemoryBlobs::with_peers(vec![seeder]);
     let refused = pull(&puller, &image.root, &PullOptions::default(), None, &()).await;
     assert!(matches!(refused, Err(PullError::Bring(BringError::Digest { .. }))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn c2_files_of_a_layout_that_nothing_describes_are_bounded() {
+    let two = two("source-layout", Shape::Layout).await;
+    // The same layout, with a signature that its folder says has 2 GiB.
+    let list = async |cid: &Cid| two.seeder.list(cid).await.expect("lists");
+    let mut files = list(&two.image.root).await;
+    let folder = files.iter_mut().find(|entry| entry.name == "blobs").expect("blobs");
+    let mut algorithms = list(&folder.cid).await;
+    let mut hashes = list(&algorithms[0].cid).await;
+    let signature = two.seeder.add(Content::Bytes("signature".into()), None, &|_| {}).await.expect("adds").cid;
+    hashes.push(Entry { name: Digest::of(b"signature").hex(), cid: signature, size: 2 << 30 });
+    algorithms[0].cid = two.seeder.add_directory(hashes).await.expect("adds").cid;
+    folder.cid = two.seeder.add_directory(algorithms).await.expect("adds").cid;
+    let root = two.seeder.add_directory(files).await.expect("adds").cid;
+    let events = Events::default();
+    let image = pull(&two.puller, &root, &PullOptions::default(), None, &events).await.expect("pulls");
+    assert!(image.incomplete && two.puller.bytes(&signature).is_none());
+    let events = events.0.into_inner().expect("lock");
+    assert!(events.iter().any(|event| matches!(event, Event::Warning(_))));
 }
