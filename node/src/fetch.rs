@@ -31,7 +31,7 @@ const MAX_WANTED: usize = 32;
 /// Interior nodes wanted ahead of their leaves: each stands for 45 MiB, so two keep the queue full.
 const NODES_AHEAD: usize = 2;
 /// Bytes that may wait in memory for earlier ones before the digest; past it they are read back from the file.
-const MAX_EARLY_BYTES: usize = 8 << 20;
+const MAX_EARLY_BYTES: usize = 2 << 20;
 /// Finished bytes after which the disk is told to start writing, so that the sync at the end is short.
 const WRITEBACK_BYTES: u64 = 8 << 20;
 /// How often what has arrived is made durable: the most that a power cut can cost.

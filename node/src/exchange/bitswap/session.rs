@@ -48,7 +48,10 @@ impl Session {
     /// [`Starved`] when nothing comes for `patience`. The wants stay; waiting again is allowed.
     pub async fn next(&mut self, patience: Duration) -> Result<Block, Starved> {
         match tokio::time::timeout(patience, self.blocks.recv()).await {
-            Ok(Some(block)) => Ok(block),
+            Ok(Some(block)) => {
+                self.took(&block);
+                Ok(block)
+            }
             _ => {
                 let (holders, asked) = lock(&self.exchange.0.schedule).asked_peers(self.id);
                 Err(Starved { asked, holders, waited: patience })
@@ -58,12 +61,19 @@ impl Session {
 
     /// A block that already came, without waiting.
     pub fn try_next(&mut self) -> Option<Block> {
-        self.blocks.try_recv().ok()
+        let block = self.blocks.try_recv().ok()?;
+        self.took(&block);
+        Some(block)
+    }
+
+    fn took(&self, block: &Block) {
+        self.exchange.with_schedule(|schedule| schedule.taken(block.data().len(), Instant::now()));
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         self.exchange.with_schedule(|schedule| schedule.close_session(self.id));
+        while self.try_next().is_some() {}
     }
 }

@@ -17,6 +17,9 @@ use tokio::sync::{Notify, mpsc};
 /// Bytes asked of one peer and not yet received: enough to cover a round trip of 30 ms at 1 Gbit/s, and a bound on
 /// what one peer can make us hold.
 const WINDOW_BYTES: usize = 4 << 20;
+/// Bytes asked for, of all peers together, or received and not taken by a session yet: what the exchange may hold in
+/// memory. Four peers with full windows.
+const MAX_BYTES: usize = 16 << 20;
 /// Fewest and most blocks in a window, whatever their size.
 const WINDOW_BLOCKS: (usize, usize) = (2, 128);
 /// Size of a block that nothing is known about: the chunk size that this node, Kubo and nerdctl write.
@@ -148,6 +151,10 @@ pub(super) struct Schedule {
     remembered: HashSet<Hash>,
     remembered_order: VecDeque<Hash>,
     actions: Vec<Action>,
+    /// Bytes of blocks that sessions have not taken yet.
+    held: usize,
+    /// Something was not asked for because of [`MAX_BYTES`].
+    paused: bool,
 }
 
 impl Schedule {
@@ -253,6 +260,15 @@ impl Schedule {
         self.assign(id, now);
     }
 
+    /// A session has taken blocks of this many bytes, or went away without taking them.
+    pub(super) fn taken(&mut self, bytes: usize, now: Instant) {
+        self.held = self.held.saturating_sub(bytes);
+        if self.paused && self.held <= MAX_BYTES / 2 {
+            self.paused = false;
+            self.assign_all(now);
+        }
+    }
+
     /// Peers that are believed to hold what the session wants, and how many were asked at all.
     pub(super) fn asked_peers(&self, id: SessionId) -> (Vec<PeerId>, usize) {
         self.sessions.get(&id).map_or((Vec::new(), 0), |session| {
@@ -336,7 +352,9 @@ impl Schedule {
                     session.queue.retain(|cid| *cid.hash() != hash);
                 }
                 // The session counts what it wants, so this never holds more than that.
-                let _ = session.blocks.send(block.clone());
+                if session.blocks.send(block.clone()).is_ok() {
+                    self.held += block.data().len();
+                }
                 if !session.holders.contains(&peer) {
                     session.holders.push(peer);
                 }
@@ -419,8 +437,15 @@ impl Schedule {
     /// Asks holders with room in their windows for what the session has queued.
     fn assign(&mut self, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        let mut asked_bytes: usize =
+            self.sources.values().map(|source| source.asked.len() * source.block_bytes.max(1)).sum();
         let mut nobody = Vec::new();
         while let Some(cid) = session.queue.pop_front() {
+            if asked_bytes > 0 && asked_bytes + self.held >= MAX_BYTES {
+                self.paused = true;
+                session.queue.push_front(cid);
+                break;
+            }
             let Some(wanted) = self.wants.get_mut(cid.hash()) else { continue };
             let may_have = |peer: &PeerId| !wanted.denied.iter().any(|denial| denial.peer == *peer);
             let holders = session.holders.iter().filter(|peer| may_have(peer));
@@ -447,6 +472,7 @@ impl Schedule {
             };
             let source = self.sources.get_mut(&peer).expect("the best peer was looked up above");
             source.asked.insert(*cid.hash(), Asked { cid, at: now });
+            asked_bytes += source.block_bytes;
             source.last_ask = now;
             source.open = source.asked.len() < source.window();
             source.post(Want { cid, cancel: false, have_only: false, send_dont_have: true });

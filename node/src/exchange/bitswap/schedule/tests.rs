@@ -100,6 +100,29 @@ fn a_window_bounds_what_one_peer_is_asked_for() {
     assert_eq!(bench.asked(&peers[0]).len(), WINDOW_BYTES / USUAL_BLOCK_BYTES);
 }
 
+/// Eight peers could each be asked for a window; together they are asked for what may lie in memory.
+#[test]
+fn what_sessions_do_not_take_is_not_asked_for() {
+    let (peers, blocks) = (peers(8), blocks(400));
+    let mut bench = Bench::new(&peers);
+    bench.want(&blocks);
+    for peer in &peers {
+        bench.have(*peer, &blocks[0], true);
+    }
+    let asked: usize = peers.iter().map(|peer| bench.asked(peer).len()).sum();
+    assert_eq!(asked, MAX_BYTES / USUAL_BLOCK_BYTES);
+    // The pretended size of each is the usual one; none of the first is taken, so nothing more is asked for.
+    bench.schedule.held = MAX_BYTES;
+    for block in &blocks[..asked / 2] {
+        for peer in &peers {
+            bench.deliver(*peer, block);
+        }
+    }
+    assert_eq!(peers.iter().map(|peer| bench.asked(peer).len()).sum::<usize>(), 0);
+    bench.schedule.taken(MAX_BYTES, bench.now);
+    assert!(peers.iter().map(|peer| bench.asked(peer).len()).sum::<usize>() > 0);
+}
+
 #[test]
 fn two_holders_share_the_work_and_nothing_is_asked_twice() {
     let (peers, blocks) = (peers(2), blocks(32));
