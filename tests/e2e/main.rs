@@ -1,3 +1,4 @@
 //! What a user sees: the programs, end to end. One binary; a file of tests a topic.
 
+mod parsers;
 mod tidy;

@@ -6,4 +6,5 @@
 pub mod debian;
 pub mod image;
 pub mod netns;
+pub mod parsers;
 pub mod program;

@@ -1,3 +1,5 @@
+//! Holds the codec to the bytes Kubo writes, to round trips, and to malformed input.
+
 use multihash::Multihash;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Holds the walk to gapless layouts, and to nodes that lie about sizes.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
