@@ -1,3 +1,5 @@
+//! Holds hashing to the plainest way of doing it, whatever the threads, the source and the sink do.
+
 use std::io::{Cursor, Error, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;

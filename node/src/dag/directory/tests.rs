@@ -1,3 +1,5 @@
+//! Holds directories to the CIDs and listings of Kubo, and to names and tries that are attacks.
+
 use std::fs;
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! Reads files of every shape: ours, those of other writers, and DAGs that are no file but an attack.
+
 use std::sync::atomic::Ordering;
 
 use cid::Version;
