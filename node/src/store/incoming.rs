@@ -118,10 +118,14 @@ impl Incoming {
     /// Makes what was written so far survive a power cut, so that a resumed attempt finds it.
     ///
     /// # Errors
-    /// What the disk says.
+    /// What the disk says; the partial file is gone then, and what is received must be received anew.
     pub fn sync(&self) -> Result<(), StoreError> {
-        let synced = self.file.sync().and_then(|()| self.inner.disk.sync_dir(PARTIAL));
-        synced.doing(|| format!("sync `{}`", self.path))
+        if let Err(error) = self.file.sync() {
+            // What the kernel still shows may not be on the disk, and would pass for it in the next attempt.
+            let _ = self.inner.disk.unlink(&self.path);
+            return Err(StoreError::io(format!("sync `{}`", self.path), error));
+        }
+        self.inner.disk.sync_dir(PARTIAL).doing(|| format!("sync `{PARTIAL}`"))
     }
 
     /// Ends the file: syncs it, names it by its digest, and links it. The caller has hashed the whole. When a blob of this

@@ -3,11 +3,11 @@
 //! ```text
 //! journal/<n>   | header 40 bytes | frame | frame | ...                       integers little-endian
 //! header = | "shipfs-j" | version u32 = 1 | snapshot end u64 | previous n u64 | previous length u64 | crc32 u32 |
-//! frame  = | "frm1" | body length u32 | crc32 u32 of length and body | body = record record ... |
+//! frame  = | "frm1" | its place in the file u64 | body length u32 | crc32 u32 of place, length, body | body = record ... |
 //! ```
 //! One commit appends one frame and syncs it before the next is written, so a frame is there whole or not at all, and only
 //! the last can be torn. A damaged frame with a good one behind it is therefore not a crash but bit rot, and is refused:
-//! facts are not dropped in silence. Compaction writes the live facts into `<n + 1>` (up to *snapshot end*), syncs it under
+//! facts are not dropped in silence. (A frame says where it lies, so that one quoted in a note is none.) Compaction writes the live facts into `<n + 1>` (up to *snapshot end*), syncs it under
 //! another name and renames it; *previous* says which state of which journal it stands for, so that the index, which
 //! remembers a position, need not be rebuilt.
 //!
@@ -29,7 +29,7 @@ pub(crate) const HEADER_BYTES: usize = 40;
 /// Largest body of a frame, in bytes; records are spread over frames to stay below. Bounds what a lying length costs.
 pub(crate) const MAX_FRAME_BYTES: usize = 16 << 20;
 /// Bytes of a frame before its body.
-const FRAME_HEADER_BYTES: usize = 12;
+const FRAME_HEADER_BYTES: usize = 20;
 const MAGIC: &[u8; 8] = b"shipfs-j";
 const FRAME_MAGIC: &[u8; 4] = b"frm1";
 const VERSION: u32 = 1;
@@ -50,6 +50,8 @@ pub struct Decoded {
     pub records: Vec<(u64, Record)>,
     /// Bytes up to the end of the last whole frame; what follows was never synced.
     pub valid: u64,
+    /// Where the last whole frame begins.
+    pub last: u64,
     /// End of the facts that compaction wrote.
     pub snapshot_end: u64,
     /// The state of the earlier journal that those facts stand for.
@@ -84,20 +86,20 @@ pub enum JournalError {
 pub fn decode_records(input: &[u8]) -> Result<Decoded, JournalError> {
     let mut decoded = decode_header(input).ok_or(JournalError::Header)?;
     let mut at = HEADER_BYTES;
+    decoded.last = at as u64;
     while let Some((body, end)) = frame_at(input, at) {
         let mut rest = body;
         while !rest.is_empty() {
             let record = Record::decode(&mut rest).ok_or(JournalError::Unknown { offset: at as u64 })?;
             decoded.records.push((end as u64, record));
         }
+        decoded.last = at as u64;
         at = end;
     }
     decoded.valid = at as u64;
-    // A torn frame may quote a whole one (notes are opaque), so the search begins where it says it ends, if it does.
-    let behind = frame_length(input, at).map_or(at + 1, |length| at + FRAME_HEADER_BYTES + length);
     // The snapshot was synced before it got its name: it is never torn.
     let damaged = decoded.valid < decoded.snapshot_end
-        || (behind..input.len()).any(|next| input[next..].starts_with(FRAME_MAGIC) && frame_at(input, next).is_some());
+        || (at + 1..input.len()).any(|next| input[next..].starts_with(FRAME_MAGIC) && frame_at(input, next).is_some());
     if damaged { Err(JournalError::Damaged { offset: at as u64 }) } else { Ok(decoded) }
 }
 
@@ -115,24 +117,22 @@ fn decode_header(input: &[u8]) -> Option<Decoded> {
     })
 }
 
-/// Length of the body of the frame at `at`, when a frame begins there.
-fn frame_length(input: &[u8], at: usize) -> Option<usize> {
-    let header = input.get(at..at.checked_add(FRAME_HEADER_BYTES)?)?;
-    let length = read_u32(header, 4)? as usize;
-    (header.starts_with(FRAME_MAGIC) && length <= MAX_FRAME_BYTES).then_some(length)
-}
-
 /// Body and end of the frame at `at`, when a whole one is there.
 fn frame_at(input: &[u8], at: usize) -> Option<(&[u8], usize)> {
-    let start = at + FRAME_HEADER_BYTES;
-    let end = start + frame_length(input, at)?;
+    let start = at.checked_add(FRAME_HEADER_BYTES)?;
+    let header = input.get(at..start)?;
+    let length = read_u32(header, 12)? as usize;
+    if !header.starts_with(FRAME_MAGIC) || read_u64(header, 4)? != at as u64 || length > MAX_FRAME_BYTES {
+        return None;
+    }
+    let end = start + length;
     let body = input.get(start..end)?;
-    (frame_crc(body) == read_u32(input, at + 8)?).then_some((body, end))
+    (frame_crc(&header[4..16], body) == read_u32(header, 16)?).then_some((body, end))
 }
 
-fn frame_crc(body: &[u8]) -> u32 {
+fn frame_crc(fields: &[u8], body: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
-    crc.update(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+    crc.update(fields);
     crc.update(body);
     crc.finalize()
 }
@@ -145,32 +145,34 @@ fn read_u64(input: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(input.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// Encodes records as frames, as few as fit.
-pub fn encode_frames(records: &[Record]) -> Vec<u8> {
+/// Encodes records as frames, as few as fit, for byte `at` of a journal.
+pub fn encode_frames(at: u64, records: &[Record]) -> Vec<u8> {
     let (mut out, mut body) = (Vec::new(), Vec::new());
     for record in records {
         record.encode(&mut body);
         if body.len() > MAX_FRAME_BYTES - MAX_RECORD_BYTES {
-            push_frame(&mut out, &body);
+            push_frame(at, &mut out, &body);
             body.clear();
         }
     }
     if !body.is_empty() {
-        push_frame(&mut out, &body);
+        push_frame(at, &mut out, &body);
     }
     out
 }
 
-fn push_frame(out: &mut Vec<u8>, body: &[u8]) {
+fn push_frame(at: u64, out: &mut Vec<u8>, body: &[u8]) {
+    let mut fields = (at + out.len() as u64).to_le_bytes().to_vec();
+    fields.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
     out.extend_from_slice(FRAME_MAGIC);
-    out.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(&frame_crc(body).to_le_bytes());
+    out.extend_from_slice(&fields);
+    out.extend_from_slice(&frame_crc(&fields, body).to_le_bytes());
     out.extend_from_slice(body);
 }
 
 /// Encodes a whole journal that begins with `records`, standing for `previous`.
 pub fn encode_journal(previous: Option<Position>, records: &[Record]) -> Vec<u8> {
-    let frames = encode_frames(records);
+    let frames = encode_frames(HEADER_BYTES as u64, records);
     let previous = previous.unwrap_or(Position { journal: 0, length: 0 });
     let mut out = Vec::with_capacity(HEADER_BYTES + frames.len());
     out.extend_from_slice(MAGIC);
@@ -205,14 +207,18 @@ impl Journal {
         Ok(Self { file, number, length: bytes.len() as u64 })
     }
 
-    /// Opens journal `number`, of which `valid` bytes are whole, and cuts the rest away.
-    pub(crate) fn resume(disk: &dyn Disk, number: u64, valid: u64) -> io::Result<Self> {
+    /// Opens journal `number`, which holds `bytes`, and cuts off what is torn. The last frame is written once more: its sync
+    /// may have failed, and what the kernel still shows may not be on the disk.
+    pub(crate) fn resume(disk: &dyn Disk, number: u64, bytes: &[u8], decoded: &Decoded) -> io::Result<Self> {
         let file = disk.open(&path(number), Mode::Write)?;
-        if file.stat()?.size != valid {
-            file.set_len(valid)?;
-            file.sync()?;
+        if bytes.len() as u64 != decoded.valid {
+            file.set_len(decoded.valid)?;
         }
-        Ok(Self { file, number, length: valid })
+        if let (Ok(last), Ok(valid)) = (usize::try_from(decoded.last), usize::try_from(decoded.valid)) {
+            file.write(decoded.last, &bytes[last..valid])?;
+        }
+        file.sync()?;
+        Ok(Self { file, number, length: decoded.valid })
     }
 
     /// Everything in it, header included.
@@ -228,7 +234,7 @@ impl Journal {
     /// Appends one frame (more past [`MAX_FRAME_BYTES`]) and syncs it. After a failed write nothing has happened and it
     /// may be tried again; whether a failed *sync* happened is unknown.
     pub(crate) fn append(&mut self, records: &[Record]) -> Result<(), AppendError> {
-        let frames = encode_frames(records);
+        let frames = encode_frames(self.length, records);
         if let Err(error) = self.file.write(self.length, &frames) {
             // What was written of it is overwritten by the next frame, and no reader takes it for a frame.
             let _ = self.file.set_len(self.length);

@@ -274,13 +274,11 @@ fn open_journal(root: &Path, disk: &dyn Disk) -> Result<(Journal, Decoded), Open
         number,
         source,
     })?;
-    let journal = Journal::resume(disk, number, decoded.valid).map_err(fail)?;
-    if numbers.len() > 1 {
-        // The newest replaces them only once its name is durable.
-        disk.sync_dir(journal::DIRECTORY).map_err(fail)?;
-        for old in &numbers[..numbers.len() - 1] {
-            disk.unlink(&journal::path(*old)).map_err(fail)?;
-        }
+    let journal = Journal::resume(disk, number, &bytes, &decoded).map_err(fail)?;
+    // Its name must be durable before it is written to, and before those that it replaces go.
+    disk.sync_dir(journal::DIRECTORY).map_err(fail)?;
+    for old in &numbers[..numbers.len() - 1] {
+        disk.unlink(&journal::path(*old)).map_err(fail)?;
     }
     Ok((journal, decoded))
 }

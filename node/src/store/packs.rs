@@ -177,9 +177,12 @@ impl Packs {
             if end < bytes.len() {
                 file.set_len(end as u64)?;
             }
+            // Rows for the blocks behind the last commit are written soon. A sync of them may have failed, and what the
+            // kernel still shows may not be on the disk: so they are written once more.
+            let start = if pack == synced.pack { whole } else { 0 };
+            file.write(start as u64, &bytes[start..end])?;
             packs.tail.length = end as u64;
         }
-        // Whole blocks behind the last commit are perhaps only in memory, and rows for them are written soon.
         file.sync()?;
         packs.disk.sync_dir(DIRECTORY)?;
         packs.synced = packs.tail.length;

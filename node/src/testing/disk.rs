@@ -44,6 +44,10 @@ pub(crate) enum Op {
     Sync {
         file: u64,
     },
+    /// The kernel forgets that anything was unwritten: no later sync makes it durable.
+    SyncFailed {
+        file: u64,
+    },
     IndexInsert {
         key: Vec<u8>,
         value: Value,
@@ -302,9 +306,10 @@ impl DiskFile for SimulatedFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut inner = self.disk.lock();
-        inner.may_fail(true)?;
-        inner.note(Op::Sync { file: self.file });
-        Ok(())
+        let synced = inner.may_fail(true);
+        let file = self.file;
+        inner.note(if synced.is_ok() { Op::Sync { file } } else { Op::SyncFailed { file } });
+        synced
     }
 
     fn stat(&self) -> io::Result<Stat> {
@@ -401,6 +406,10 @@ fn durable(ops: &[Op]) -> Vec<bool> {
         durable[at] = match op {
             Op::Sync { file } => {
                 files.insert(*file, ());
+                true
+            }
+            Op::SyncFailed { file } => {
+                files.remove(file);
                 true
             }
             Op::SyncDir { path } => {

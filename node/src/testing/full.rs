@@ -1,6 +1,6 @@
 //! Threat D6, simulated: the disk is full, or a sync fails, at every operation of a store's life.
 
-use super::disk::{Fate, Fault, Image, SimulatedDisk, image};
+use super::disk::{Dice, Fate, Fault, Image, SimulatedDisk, image};
 use super::index::{IndexImage, MemoryHome};
 use super::scenario::{Life, check, expected};
 use crate::store::{OpenError, StoreError};
@@ -45,5 +45,27 @@ fn d6_a_full_disk_leaves_what_was_published_whole() {
 fn d6_a_failed_sync_leaves_what_was_published_whole() {
     for after in 0..operations() {
         play_with(Fault { after, count: 1, syncs: true });
+    }
+}
+
+/// After a failed sync the kernel shows bytes that are not on the disk, and lets the next sync succeed. The next process
+/// must not take them for written.
+#[test]
+fn d6_what_a_failed_sync_lost_is_not_taken_for_written_later() {
+    for after in 0..operations() {
+        let life = Life::new();
+        life.disk.set_fault(Some(Fault { after, count: 1, syncs: true }));
+        if life.play().is_ok() {
+            continue;
+        }
+        life.play().expect("plays again");
+        let (ops, claims) = (life.log.ops(), life.claims());
+        let mut dice = Dice(after);
+        for fate in [Fate::Dropped, Fate::Shuffled(after), Fate::Dropped, Fate::Dropped] {
+            let cut = ops.len() - usize::try_from(dice.roll(ops.len() as u64 / 2)).expect("small");
+            let (disk, index) = image(&Image::default(), &IndexImage::default(), &ops[..cut], fate);
+            let expected = expected(&ops[..cut], &claims);
+            check(&SimulatedDisk::new(disk, None), &MemoryHome::new(index, None), &expected, false);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What the store promises its users, on a real disk.
 
 mod damage;
+mod formats;
 mod full;
 
 use super::{Blockstore as _, OpenError, Store, StoreError, StoreOptions};
