@@ -9,6 +9,7 @@
 //! store, and never hands out bytes that were not hashed.
 
 pub mod behaviour;
+mod buffers;
 mod receive;
 mod schedule;
 mod serve;
@@ -17,6 +18,7 @@ pub mod wire;
 
 use crate::store::Blockstore;
 use behaviour::{InboundSlot, OpenError, Opener, Version};
+use buffers::Buffers;
 use cid::Cid;
 use futures::AsyncWriteExt as _;
 use libp2p::PeerId;
@@ -82,6 +84,7 @@ struct Inner {
     store: Arc<dyn Blockstore>,
     serving: AtomicBool,
     hashing: Arc<Semaphore>,
+    buffers: Buffers,
     signals: mpsc::Sender<Signal>,
     runtime: Handle,
     tasks: TaskTracker,
@@ -114,6 +117,7 @@ impl Exchange {
             store,
             serving: AtomicBool::new(false),
             hashing: Arc::new(Semaphore::new(MAX_HASHING)),
+            buffers: Buffers::default(),
             signals,
             runtime,
             tasks,

@@ -3,9 +3,10 @@
 //! Memory follows what has really arrived, not what a length prefix claims; a message longer than anything this peer
 //! was asked for is read past without being kept.
 
+use super::buffers::Buffers;
 use super::wire::{self, MAX_LENGTH_BYTES, MAX_MESSAGE_BYTES, Message, Payload};
 use super::{Exchange, lock, schedule::Arrival};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt as _};
 use libp2p::PeerId;
 use libp2p::swarm::Stream;
@@ -18,8 +19,8 @@ use std::{io, sync::Arc};
 const MAX_UNASKED_BYTES: usize = 256 << 10;
 /// A message must arrive at this pace or better, else the stream is cut: 256 KiB in 30 s.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// First allocation for a message, in bytes: one block of the usual size and its head.
-const FIRST_BYTES: usize = (256 << 10) + 128;
+/// Messages shorter than this get memory of their own size: a wantlist would keep a whole buffer busy.
+const SMALL_BYTES: usize = 16 << 10;
 
 impl Exchange {
     /// Reads one stream to its end.
@@ -35,7 +36,7 @@ impl Exchange {
                         futures::io::copy((&mut stream).take(length as u64), &mut futures::io::sink()).await?;
                     return if skipped == length as u64 { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
                 }
-                read_exactly(&mut stream, length).await.map(Some)
+                read_exactly(&mut stream, length, &self.0.buffers).await.map(Some)
             };
             let read = tokio::time::timeout(READ_TIMEOUT, read).await;
             let Some(bytes) = read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? else { continue };
@@ -125,24 +126,26 @@ async fn read_length(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option
     ))
 }
 
-/// Reads exactly `length` bytes, allocating as they arrive.
-async fn read_exactly(stream: &mut (impl AsyncRead + Unpin), length: usize) -> io::Result<Bytes> {
-    let mut buffer = BytesMut::zeroed(length.min(FIRST_BYTES));
+/// Reads exactly `length` bytes, into memory that grows as they arrive.
+async fn read_exactly(stream: &mut (impl AsyncRead + Unpin), length: usize, buffers: &Buffers) -> io::Result<Bytes> {
+    let mut buffer = if length <= SMALL_BYTES { vec![0; length] } else { buffers.take() };
     let mut filled = 0;
     while filled < length {
         if filled == buffer.len() {
             buffer.resize((buffer.len() * 2).min(length), 0);
         }
-        match stream.read(&mut buffer[filled..]).await? {
+        let end = buffer.len().min(length);
+        match stream.read(&mut buffer[filled..end]).await? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             read => filled += read,
         }
     }
-    Ok(buffer.freeze())
+    Ok(if length <= SMALL_BYTES { buffer.into() } else { buffers.share(buffer, length) })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::buffers::BUFFER_BYTES;
     use super::*;
     use futures::io::Cursor;
 
@@ -160,9 +163,13 @@ mod tests {
 
     #[test]
     fn c7_memory_follows_what_arrives_not_what_is_claimed() {
-        let error = run(read_exactly(&mut Cursor::new(&[0; 10][..]), MAX_MESSAGE_BYTES)).expect_err("too short");
+        let buffers = Buffers::default();
+        let error =
+            run(read_exactly(&mut Cursor::new(&[0; 10][..]), MAX_MESSAGE_BYTES, &buffers)).expect_err("too short");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        let bytes = vec![3; FIRST_BYTES * 3 + 5];
-        assert_eq!(run(read_exactly(&mut Cursor::new(&bytes[..]), bytes.len())).expect("reads"), bytes);
+        for length in [0, 1, SMALL_BYTES, SMALL_BYTES + 1, BUFFER_BYTES, BUFFER_BYTES + 1, BUFFER_BYTES * 3 + 5] {
+            let bytes = vec![3; length];
+            assert_eq!(run(read_exactly(&mut Cursor::new(&bytes[..]), length, &buffers)).expect("reads"), bytes);
+        }
     }
 }
