@@ -51,6 +51,11 @@ fn main() {
     let root = std::env::args().nth(1).map_or_else(|| std::env::temp_dir().join("store-figures"), PathBuf::from);
     let _ = std::fs::remove_dir_all(&root);
     let store = Store::open(&root, StoreOptions::default()).expect("open");
+    let leaves = add(&store, 4096, 262_144);
+    let start = Instant::now();
+    assert!(leaves.iter().all(|leaf| store.get(&leaf.cid).expect("get").is_some()));
+    println!("1 GiB served in blocks in {:?} (cached pages)", start.elapsed());
+    println!("  {}", resident_kib());
     let rows = add(&store, 100_000, 64);
     let start = Instant::now();
     assert!(rows.iter().all(|leaf| store.size(&leaf.cid).expect("size").is_some()));
@@ -63,10 +68,6 @@ fn main() {
         store.pin(&rows[usize::from(n)].cid, "x").expect("pin");
     }
     println!("a pin (commit of one fact): {:?}", start.elapsed() / 20);
-    let leaves = add(&store, 4096, 262_144);
-    let start = Instant::now();
-    assert!(leaves.iter().all(|leaf| store.get(&leaf.cid).expect("get").is_some()));
-    println!("1 GiB served in blocks in {:?} (cached pages)", start.elapsed());
     println!("index on disk: {} KiB", directory_bytes(&root.join("index")) >> 10);
     store.close().expect("close");
     let start = Instant::now();

@@ -112,7 +112,7 @@ fn mark(inner: &Inner, mut live: Live) -> Result<Live, GcError> {
     for cid in lenient.chain(&leased) {
         live.walk(inner, cid, Need::Any)?;
     }
-    live.add_blocks(lock(&inner.leases).fresh_blocks());
+    live.add_fresh(lock(&inner.leases).fresh_blocks());
     Ok(live)
 }
 

@@ -2,10 +2,12 @@
 
 use super::{GcError, Keep};
 use crate::block::{Block, cid_of};
+use crate::dag;
 use crate::store::tests::{add, assert_whole, build, noise, open};
 use crate::store::{Blockstore as _, Store, StoreError};
 use bytes::Bytes;
 use cid::Cid;
+use cid::multihash::Multihash;
 
 fn keep(store: &Store, name: &str, root: &Cid, members: &[Cid]) {
     let keep =
@@ -162,12 +164,12 @@ fn gc_keeps_the_partial_files_of_incomplete_keeps_and_running_transfers() {
 fn d4_collections_race_with_imports() {
     let directory = tempfile::tempdir().expect("tempdir");
     let store = open(directory.path());
-    let running = std::sync::atomic::AtomicUsize::new(3);
+    let running = std::sync::atomic::AtomicUsize::new(4);
     std::thread::scope(|scope| {
         for worker in 0..3_u64 {
             let (store, running) = (&store, &running);
             scope.spawn(move || {
-                for round in 0..15 {
+                for round in 0..40 {
                     // The same content again and again, so that it is dying while it is added.
                     let data = noise(worker / 2 * 100 + round % 3, 20_000);
                     let lease = store.lease();
@@ -182,10 +184,48 @@ fn d4_collections_race_with_imports() {
                 running.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
             });
         }
+        let (store, running) = (&store, &running);
+        scope.spawn(move || {
+            // A DAG whose chunks come and go with the files of the others.
+            for round in 0..80 {
+                let part: Bytes = [noise(round % 3, 3000), noise(100 + round % 3, 2000)].concat().into();
+                let (blocks, _, tree) = build(&part, 1000);
+                let lease = store.lease();
+                blocks.iter().chain(&tree.nodes).for_each(|block| store.put(block).expect("put"));
+                store.pin(&tree.root, "part").expect("pin");
+                drop(lease);
+                assert_whole(store, &part, 1000);
+                store.unpin(&tree.root).expect("unpin");
+            }
+            running.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+        });
         while running.load(std::sync::atomic::Ordering::SeqCst) > 0 {
             store.gc().expect("gc");
         }
     });
     store.gc().expect("gc");
     assert_eq!(store.usage().expect("usage").files, 0);
+}
+
+/// Blocks that no node can check, or cannot follow, do not stop a collection unless something strict is made of them.
+#[test]
+fn what_cannot_be_followed_is_refused_where_it_must_be_whole_and_passed_over_where_not() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let store = open(directory.path());
+    let unknown = Cid::new_v1(0x70, Multihash::wrap(0x1e, &[1; 32]).expect("fits"));
+    let link = |cid| dag::Link { cid, name: Bytes::new(), size: 1 };
+    let odd = Block::dag_pb(dag::encode_node(&[link(unknown)], &[8, 1]));
+    let broken = Block::dag_pb(Bytes::from_static(b"\xff\xff\xff"));
+    let cbor = Cid::new_v1(0x71, *broken.cid().hash());
+    for root in [*odd.cid(), *broken.cid(), cbor] {
+        [&odd, &broken].iter().for_each(|block| store.put(block).expect("put"));
+        assert!(store.pin(&root, "x").is_err(), "{root}");
+        let keep = Keep { name: "k".into(), root, members: vec![], note: vec![], incomplete: true };
+        store.keep(keep).expect("keep");
+        let lease = store.lease();
+        lease.hold(&root);
+        lease.hold(&unknown);
+        assert_eq!(store.gc().expect("gc").blocks, 1);
+        assert!(has(&store, &root));
+    }
 }

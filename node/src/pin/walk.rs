@@ -31,8 +31,10 @@ pub(crate) enum Need {
 /// What the walked DAGs consist of.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
-    /// Every block.
+    /// Every block that was walked.
     blocks: HashSet<u128>,
+    /// Blocks that are kept without being walked: what they link to is not for that reason.
+    fresh: HashSet<u128>,
     /// Those that may be a file of their own: not parts of a larger file.
     files: HashSet<u128>,
     /// Whether a node was missing where it was allowed to be.
@@ -50,15 +52,15 @@ struct Step {
 
 impl Live {
     pub(crate) fn has_block(&self, hash: &[u8]) -> bool {
-        self.blocks.contains(&short(hash))
+        self.blocks.contains(&short(hash)) || self.fresh.contains(&short(hash))
     }
 
     pub(crate) fn has_file(&self, cid: &Cid) -> bool {
         self.files.contains(&short(&hash_bytes(cid.hash())))
     }
 
-    pub(crate) fn add_blocks(&mut self, blocks: &HashSet<u128>) {
-        self.blocks.extend(blocks);
+    pub(crate) fn add_fresh(&mut self, blocks: &HashSet<u128>) {
+        self.fresh.extend(blocks);
     }
 
     /// Adds the DAG below `root`. Bounded by the store: every step but the last on a path is a block that is there, and
@@ -70,9 +72,6 @@ impl Live {
         let mut stack = vec![Step { cid: *root, file: true, linked: false }];
         while let Some(step) = stack.pop() {
             let cid = step.cid;
-            if Block::inline(&cid)?.is_some() && cid.codec() == CODEC_RAW {
-                continue;
-            }
             let hash = hash_bytes(cid.hash());
             let linked = step.linked || (step.file && read(&inner.facts).by_cid(&cid).is_some());
             if step.file {
@@ -81,36 +80,55 @@ impl Live {
             if self.blocks.contains(&short(&hash)) {
                 continue;
             }
-            let missing = || StoreError::Incomplete { root: Box::new(*root), missing: Box::new(cid) };
             if cid.codec() == CODEC_RAW {
                 let needed = need == Need::Whole || (need == Need::Nodes && cid == *root);
-                if needed && !linked && inner.places(&hash, false)?.is_empty() {
-                    return Err(missing());
+                if needed && !linked && !inner.has_committed(&cid)? {
+                    return Err(missing(root, cid));
                 }
                 self.blocks.insert(short(&hash));
                 continue;
             }
-            let bytes = inner.read_committed_block(&hash)?;
-            let Some(block) = bytes.and_then(|bytes| Block::verify(cid, bytes).ok()) else {
-                if need == Need::Any {
-                    self.holes = true;
-                    continue;
+            match expand(inner, root, cid)? {
+                Ok((links, directory)) => {
+                    self.blocks.insert(short(&hash));
+                    stack.extend(links.into_iter().map(|cid| Step {
+                        cid,
+                        file: directory,
+                        linked: linked && !directory,
+                    }));
                 }
-                return Err(missing());
-            };
-            self.blocks.insert(short(&hash));
-            let Ok(links) = dag::links(&block) else {
-                if need == Need::Any {
+                Err(error) if need == Need::Any => {
                     self.holes = true;
-                    continue;
+                    if matches!(error, StoreError::Undecodable { .. }) {
+                        // It is there, wherever it leads.
+                        self.blocks.insert(short(&hash));
+                    }
                 }
-                return Err(StoreError::Undecodable { root: Box::new(*root), block: Box::new(cid) });
-            };
-            let directory = is_directory(&block);
-            stack.extend(links.into_iter().map(|cid| Step { cid, file: directory, linked: linked && !directory }));
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
+}
+
+/// The links of a node, and whether they lead to things of their own rather than to parts of one file. What is wrong with
+/// the DAG is the inner error; the outer one is the disk's.
+fn expand(inner: &Inner, root: &Cid, cid: Cid) -> Result<Result<(Vec<Cid>, bool), StoreError>, StoreError> {
+    let Ok(inline) = Block::inline(&cid) else { return Ok(Err(undecodable(root, cid))) };
+    let block = match inline {
+        Some(block) => Some(block),
+        None => inner.read_committed_block(&hash_bytes(cid.hash()))?.and_then(|bytes| Block::verify(cid, bytes).ok()),
+    };
+    let Some(block) = block else { return Ok(Err(missing(root, cid))) };
+    Ok(dag::links(&block).map(|links| (links, is_directory(&block))).map_err(|_| undecodable(root, cid)))
+}
+
+fn missing(root: &Cid, cid: Cid) -> StoreError {
+    StoreError::Incomplete { root: Box::new(*root), missing: Box::new(cid) }
+}
+
+fn undecodable(root: &Cid, cid: Cid) -> StoreError {
+    StoreError::Undecodable { root: Box::new(*root), block: Box::new(cid) }
 }
 
 /// Whether the links of a node lead to things of their own, rather than to parts of one file.

@@ -56,6 +56,15 @@ impl Blockstore for Store {
 }
 
 impl Inner {
+    /// Whether a block is here and durable, or will be at the next commit. A CID that cannot be checked names nothing.
+    pub(crate) fn has_committed(&self, cid: &Cid) -> Result<bool, StoreError> {
+        match Block::inline(cid) {
+            Ok(Some(_)) => Ok(true),
+            Ok(None) => Ok(!self.places(&hash_bytes(cid.hash()), false)?.is_empty()),
+            Err(_) => Ok(false),
+        }
+    }
+
     /// Everywhere a block lies; `partials` says whether files still being received count.
     pub(crate) fn places(&self, hash: &[u8], partials: bool) -> Result<Vec<Place>, StoreError> {
         let mut found = Vec::new();

@@ -14,6 +14,8 @@ pub use crate::store::journal::{Decoded, JournalError, Position, decode_records,
 pub use crate::store::packs::{Packed, Scanned, Tail, scan};
 pub use crate::store::record::{Link, Record};
 pub use blockstore::blockstore_suite;
+#[cfg(test)]
+pub(crate) use disk::Dice;
 
 #[cfg(test)]
 mod crash;

@@ -1,8 +1,10 @@
 //! What the store promises its users, on a real disk.
 
 mod damage;
+mod foreign;
 mod formats;
 mod full;
+mod killed;
 
 use super::{Blockstore as _, OpenError, Store, StoreError, StoreOptions};
 use crate::block::Block;
