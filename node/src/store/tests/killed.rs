@@ -70,10 +70,11 @@ fn d1_a_killed_process_loses_nothing_it_published() {
             .spawn()
             .expect("starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let mut heard = Vec::new();
-        // It has opened the repository once it says something; then it lives for a moment.
-        heard.extend(lines.by_ref().map_while(Result::ok).find(|line| line.contains('@')));
-        std::thread::sleep(Duration::from_millis(dice.roll(60)));
+        // It lives for a few words, and for a moment after.
+        let words = 1 + usize::try_from(dice.roll(8)).expect("small");
+        let said = lines.by_ref().map_while(Result::ok).filter(|line| line.contains("@ "));
+        let mut heard: Vec<String> = said.take(words).collect();
+        std::thread::sleep(Duration::from_millis(dice.roll(12)));
         child.kill().expect("kill");
         child.wait().expect("wait");
         heard.extend(lines.map_while(Result::ok));
