@@ -151,11 +151,13 @@ impl Name {
         Self { digest: None, ..self.clone() }
     }
 
-    /// The name as Docker shows it: without the default registry and its `library/`.
+    /// The name as Docker shows it: without the default registry and its `library/`, where it means the same without.
     pub fn familiar(&self) -> String {
         let full = self.to_string();
         let short = full.strip_prefix("docker.io/").unwrap_or(&full);
-        short.strip_prefix("library/").unwrap_or(short).to_owned()
+        let shortest = short.strip_prefix("library/").unwrap_or(short);
+        let is_same = |text: &&str| text.parse().is_ok_and(|name: Self| name == *self);
+        [shortest, short].into_iter().find(is_same).unwrap_or(&full).to_owned()
     }
 }
 
@@ -306,9 +308,15 @@ mod tests {
             ("docker.io/ubuntu", "docker.io/library/ubuntu:latest", "ubuntu:latest"),
             ("index.docker.io/ubuntu:x", "docker.io/library/ubuntu:x", "ubuntu:x"),
             ("a/b", "docker.io/a/b:latest", "a/b:latest"),
+            ("library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
+            ("docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"),
             ("localhost/esz:plain", "localhost/esz:plain", "localhost/esz:plain"),
             ("localhost:5000/a", "localhost:5000/a:latest", "localhost:5000/a:latest"),
-            ("registry.example/a/b__c/d--e.f:V_1.2-x", "registry.example/a/b__c/d--e.f:V_1.2-x", "registry.example/a/b__c/d--e.f:V_1.2-x"),
+            (
+                "registry.example/a/b__c/d--e.f:V_1.2-x",
+                "registry.example/a/b__c/d--e.f:V_1.2-x",
+                "registry.example/a/b__c/d--e.f:V_1.2-x",
+            ),
             ("[::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000/a:latest"),
             ("Host/a", "Host/a:latest", "Host/a:latest"),
         ] {

@@ -15,7 +15,7 @@ use shipfs_node::dag::{
 };
 
 /// Bytes of a file that are read before it is left: a small input may well stand for a file of exabytes.
-const READ_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 4 << 10;
 /// Entries of a directory that are listed.
 const ENTRIES: usize = 100;
 
