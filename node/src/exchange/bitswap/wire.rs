@@ -19,6 +19,11 @@ use std::ops::Range;
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// Most entries taken from one peer's wantlist: what Kubo keeps, too.
 pub const MAX_WANTS: usize = 1024;
+/// Most blocks taken from one message: a message as long as it may be, of blocks as short as 1 KiB. Without a bound, two
+/// bytes on the wire would take 56 in memory.
+pub const MAX_BLOCKS: usize = 4096;
+/// Most presences taken from one message: nobody is asked for more than [`MAX_WANTS`] at a time.
+pub const MAX_PRESENCES: usize = MAX_WANTS;
 /// Longest length prefix, in bytes: four septets already reach past [`MAX_MESSAGE_BYTES`].
 pub const MAX_LENGTH_BYTES: usize = 4;
 
@@ -66,9 +71,9 @@ pub struct Message {
     pub full: bool,
     /// At most [`MAX_WANTS`] entries; those with a CID that cannot be verified are left out.
     pub wants: Vec<Want>,
-    /// Blocks, not hashed yet.
+    /// At most [`MAX_BLOCKS`], not hashed yet.
     pub blocks: Vec<Payload>,
-    /// Which blocks the peer has (`true`) or does not have.
+    /// Which blocks the peer has (`true`) or does not have; at most [`MAX_PRESENCES`].
     pub presences: Vec<(Cid, bool)>,
 }
 
@@ -156,13 +161,15 @@ fn fields(bytes: &[u8], mut each: impl FnMut(Field) -> Result<(), WireError>) ->
 ///
 /// # Errors
 /// [`WireError`] when the protobuf is malformed. Entries that are well-formed but refer to a CID this node cannot
-/// verify are left out, as are wants past [`MAX_WANTS`].
+/// verify are left out, as is what goes past [`MAX_WANTS`], [`MAX_BLOCKS`] and [`MAX_PRESENCES`].
 pub fn decode(message: &Bytes) -> Result<Message, WireError> {
     let mut out = Message::default();
     fields(message, |field| {
         let body = message.slice(field.range.clone());
         match field.number {
             1 => decode_wantlist(&body, &mut out)?,
+            2 | 3 if out.blocks.len() == MAX_BLOCKS => {}
+            4 if out.presences.len() == MAX_PRESENCES => {}
             2 => out.blocks.push(Payload { codec: CODEC_DAG_PB, hash: 0x12, hash_length: 32, data: body }),
             3 => out.blocks.extend(decode_payload(&body)?),
             4 => out.presences.extend(decode_presence(&body)?),
@@ -389,6 +396,16 @@ mod tests {
     fn c8_wants_past_the_limit_are_left_out() {
         let wants: Vec<_> = (0..=255).cycle().take(MAX_WANTS * 3).map(want).collect();
         assert_eq!(decode(&unframe(&encode_wants(&wants, false))).expect("decodes").wants.len(), MAX_WANTS);
+    }
+
+    #[test]
+    fn c7_a_message_full_of_nothing_takes_no_memory() {
+        for nothing in [&[0x12, 0][..], &[0x1a, 6, 0x0a, 4, 1, 0x55, 0x12, 0x20]] {
+            let message = Bytes::from(nothing.repeat(MAX_MESSAGE_BYTES / nothing.len()));
+            assert_eq!(decode(&message).expect("decodes").blocks.len(), MAX_BLOCKS);
+        }
+        let presences = vec![(want(1).cid, true); MAX_PRESENCES + 1];
+        assert_eq!(decode(&unframe(&encode_presences(&presences))).expect("decodes").presences.len(), MAX_PRESENCES);
     }
 
     #[test]
