@@ -4,23 +4,35 @@
 //! there through a private socket and gets the same events and the same [`Reply`] or [`Failure`].
 
 mod client;
+mod explain;
 mod failure;
 mod frame;
 mod holder;
+mod host;
+mod images;
+mod inspect;
+mod local;
+mod network;
+mod online;
 mod queue;
 mod reply;
 mod request;
 mod server;
 mod session;
 mod socket;
+mod swarm_key;
+mod verify;
 mod wire;
 
 pub use failure::{Failure, FailureKind};
 pub use holder::{Holder, Order, Repository};
+pub use host::{Host, NodeRepository};
+pub use network::{check_address, check_platform};
 pub use queue::EventQueue;
 pub use reply::{Collected, Identity, ImageRow, PeerRow, Pulled, Pushed, Removed, Reply, Saved, Tagged, Verified};
-pub use request::{NetworkChoice, Options, PlatformChoice, Pull, Push, Request, Shape, Source, Stream};
+pub use request::{NetworkChoice, Options, PlatformChoice, Pull, Push, Request, Source, Stream};
 pub use session::Session;
+pub use swarm_key::{SWARM_KEY_FILE, generate_swarm_key, write_swarm_key};
 pub use wire::Role;
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! What a verb has to say once it is done, as plain data.
 //!
-//! Imports nothing of this crate. Text in here may come from other people: whoever shows it on a terminal escapes it.
+//! Imports [`Shape`]. Text in here may come from other people: whoever shows it on a terminal escapes it.
 
 use serde::{Deserialize, Serialize};
+
+use crate::names::Shape;
 
 /// The result of a verb.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,14 +74,14 @@ pub struct ImageRow {
     pub cid: String,
     /// Digest of its top document.
     pub digest: String,
-    /// What its root is: `descriptor` or `layout`.
-    pub shape: String,
+    /// What its root is, when that is known.
+    pub shape: Option<Shape>,
     /// The platforms it is here for.
     pub platforms: Vec<String>,
-    /// When it was made, as its configuration says (RFC 3339); foreign text.
-    pub created: Option<String>,
     /// Bytes of all its blobs that are here.
     pub size: u64,
+    /// Whether parts of what its root names are not here, since they were not asked for.
+    pub incomplete: bool,
 }
 
 /// Result of giving a name.
@@ -131,6 +133,8 @@ pub struct Verified {
     pub bytes: u64,
     /// What is not as its name says, in words.
     pub damaged: Vec<String>,
+    /// Images and pins that are not whole, in words.
+    pub broken: Vec<String>,
     /// Whether what was damaged is out of the way now.
     pub repaired: bool,
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     location::{Location, Place},
+    names::Shape,
     reference::Reference,
 };
 
@@ -50,6 +51,8 @@ pub enum Request {
         image: Reference,
         /// Where to.
         to: Location,
+        /// What to write of an image for several platforms; what is here, when no word is said.
+        platforms: PlatformChoice,
     },
     /// Takes every image of an archive in under the name it has there.
     Load {
@@ -110,22 +113,11 @@ pub enum Source {
     Stored(Reference),
 }
 
-/// What the CID of an image names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Shape {
-    /// The JSON of the top descriptor, as nerdctl writes it.
-    #[default]
-    Descriptor,
-    /// A directory that is an OCI layout.
-    Layout,
-}
-
 /// Which platforms of an image are meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PlatformChoice {
-    /// This host's.
+    /// This host's; no word was said.
     #[default]
     Host,
     /// Every one.
@@ -204,7 +196,11 @@ mod tests {
     use super::*;
 
     fn save(to: &str) -> Request {
-        Request::Save { image: "alpine".parse().expect("a name"), to: to.parse().expect("a location") }
+        Request::Save {
+            image: "alpine".parse().expect("a name"),
+            to: to.parse().expect("a location"),
+            platforms: PlatformChoice::Host,
+        }
     }
 
     #[test]

@@ -65,11 +65,11 @@ pub(super) async fn connect(directory: &Path) -> io::Result<Option<UnixStream>> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound, WouldBlock};
     match UnixStream::connect(reach.path()).await {
         Ok(stream) => Ok(Some(stream)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
-        // The backlog is full: somebody does listen, but this has to be tried again.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        // Nobody is there, or goes away this moment, or is there with a full backlog: all of it is to be tried again.
+        Err(error) if matches!(error.kind(), NotFound | ConnectionRefused | ConnectionReset | WouldBlock) => Ok(None),
         Err(error) => Err(error),
     }
 }

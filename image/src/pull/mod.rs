@@ -62,10 +62,9 @@ pub async fn pull(
     if plan.selects_nothing() {
         return Err(PullError::NoPlatform { wanted: selector.to_string(), have: plan.platforms().1.join(", ") });
     }
-    stream::iter(plan.blobs().into_iter().map(|blob| bringer.blob(blob)))
-        .buffer_unordered(CONCURRENT_BLOBS)
-        .try_for_each(|_| async { Ok(()) })
-        .await?;
+    // A list, not a lazy map: with the latter, the compiler cannot tell that this future is one for any thread.
+    let bringing: Vec<_> = plan.blobs().into_iter().map(|blob| bringer.blob(blob)).collect();
+    stream::iter(bringing).buffer_unordered(CONCURRENT_BLOBS).try_for_each(|_| async { Ok(()) }).await?;
     let mut incomplete = root.shape() == Shape::Layout && plan.is_partial();
     if !incomplete {
         incomplete = !bring_extras(blobs, &root, &plan, &bringer, events).await?;

@@ -137,14 +137,14 @@ impl Push<'_> {
     }
 
     /// Adds many blobs, some at a time.
-    async fn add_all(&self, wanted: Vec<&Descriptor>) -> Result<BTreeMap<Digest, Added>, PushError> {
-        stream::iter(wanted.into_iter().map(|blob| async move {
+    async fn add_all<'b>(&self, wanted: Vec<&'b Descriptor>) -> Result<BTreeMap<Digest, Added>, PushError> {
+        let adding = |blob: &'b Descriptor| async move {
             let added = self.add(blob).await?;
             Ok((blob.digest.clone(), added))
-        }))
-        .buffer_unordered(CONCURRENT_BLOBS)
-        .try_collect()
-        .await
+        };
+        // A list, not a lazy map: with the latter, the compiler cannot tell that this future is one for any thread.
+        let adding: Vec<_> = wanted.into_iter().map(adding).collect();
+        stream::iter(adding).buffer_unordered(CONCURRENT_BLOBS).try_collect().await
     }
 
     /// Adds one blob, unless it is here.

@@ -1,0 +1,293 @@
+//! From the errors of the libraries to what a user is told.
+//!
+//! Imports the errors of every verb. The message and its causes are the libraries' own; what is added here is whose matter
+//! it is and what may help.
+
+use std::error::Error;
+
+use shipfs_node::{
+    add::AddError,
+    fetch::FetchError,
+    net::NetError,
+    node::StartError,
+    pin::GcError,
+    store::{OpenError, StoreError},
+};
+
+use super::{Failure, FailureKind};
+use crate::{
+    blobs::BlobsError, bring::BringError, inspect::InspectError, names::NamesError, oci::DocumentError,
+    plan::PlanError, pull::PullError, push::PushError, root::RootError, save::SaveError, sink::SinkError,
+    source::SourceError,
+};
+
+/// Longest chain of errors that is followed.
+const MAX_DEPTH: usize = 16;
+
+type Cause<'e> = &'e (dyn Error + 'static);
+
+/// What a user is told of an error.
+pub(super) fn explain(error: Cause<'_>) -> Failure {
+    let mut failure = Failure::from_error(FailureKind::Other, error);
+    let mut next = Some(error);
+    for _ in 0..MAX_DEPTH {
+        let Some(cause) = next else { break };
+        let cause = peeled(cause);
+        if let Some((kind, hint)) = classified(cause) {
+            failure.kind = kind;
+            failure.hint = hint.map(str::to_owned);
+            break;
+        }
+        next = cause.source();
+    }
+    failure
+}
+
+/// What an error that only wraps another one wraps. Such errors hide it: what they give as their source is its source.
+fn peeled(error: Cause<'_>) -> Cause<'_> {
+    let mut error = error;
+    for _ in 0..MAX_DEPTH {
+        let Some(inner) = wrapped(error) else { break };
+        error = inner;
+    }
+    error
+}
+
+fn wrapped(error: Cause<'_>) -> Option<Cause<'_>> {
+    if let Some(error) = error.downcast_ref::<PushError>() {
+        return match error {
+            PushError::Source(inner) => Some(inner),
+            PushError::Root(inner) => Some(inner),
+            PushError::Bring(inner) => Some(inner),
+            PushError::Plan(inner) => Some(&**inner),
+            PushError::Store(inner) => Some(inner),
+            PushError::Names(inner) => Some(inner),
+            _ => None,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<PullError>() {
+        return match error {
+            PullError::Root(inner) => Some(inner),
+            PullError::Plan(inner) => Some(inner),
+            PullError::Bring(inner) => Some(inner),
+            PullError::Blobs(inner) => Some(inner),
+            PullError::Names(inner) => Some(inner),
+            PullError::Save(inner) => Some(inner),
+            _ => None,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<SaveError>() {
+        return match error {
+            SaveError::Root(inner) => Some(inner),
+            SaveError::Plan(inner) => Some(inner),
+            SaveError::Bring(inner) => Some(inner),
+            SaveError::Sink(inner) => Some(inner),
+            _ => None,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<InspectError>() {
+        return match error {
+            InspectError::Root(inner) => Some(inner),
+            InspectError::Plan(inner) => Some(inner),
+            InspectError::Bring(inner) => Some(inner),
+        };
+    }
+    if let Some(PlanError::Read(inner)) = error.downcast_ref::<PlanError<PushError>>() {
+        return Some(inner);
+    }
+    if let Some(PlanError::Read(inner)) = error.downcast_ref::<PlanError<BringError>>() {
+        return Some(inner);
+    }
+    match error.downcast_ref::<BringError>() {
+        Some(BringError::Root(inner)) => return Some(inner),
+        Some(BringError::Blob { source, .. }) => return Some(&**source),
+        _ => {}
+    }
+    if let Some(RootError::Blobs(inner)) = error.downcast_ref::<RootError>() {
+        return Some(inner);
+    }
+    if let Some(NamesError::Blobs(inner)) = error.downcast_ref::<NamesError>() {
+        return Some(inner);
+    }
+    if let Some(BlobsError::Other(inner)) = error.downcast_ref::<BlobsError>() {
+        return Some(&**inner);
+    }
+    if let Some(AddError::Store(inner)) = error.downcast_ref::<AddError>() {
+        return Some(inner);
+    }
+    match error.downcast_ref::<FetchError>() {
+        Some(FetchError::Store(inner)) => return Some(inner),
+        Some(FetchError::Net(inner)) => return Some(inner),
+        _ => {}
+    }
+    if let Some(StartError::Open(inner)) = error.downcast_ref::<StartError>() {
+        return Some(inner);
+    }
+    None
+}
+
+type Classified = Option<(FailureKind, Option<&'static str>)>;
+
+fn classified(error: Cause<'_>) -> Classified {
+    if let Some(error) = error.downcast_ref::<StoreError>() {
+        return Some(match error {
+            StoreError::Full { .. } => full(),
+            StoreError::ReadOnly { .. } => read_only(),
+            StoreError::Poisoned => (FailureKind::Repository, Some("the disk failed to write; run the command again")),
+            StoreError::Incomplete { .. } | StoreError::Undecodable { .. } => {
+                (FailureKind::Repository, Some("`shipfs verify` tells what is damaged; `shipfs pull` fetches it anew"))
+            }
+            _ => (FailureKind::Repository, None),
+        });
+    }
+    if let Some(error) = error.downcast_ref::<OpenError>() {
+        return Some(match error {
+            OpenError::Full { .. } => full(),
+            OpenError::ReadOnly { .. } => read_only(),
+            OpenError::UnknownVersion { .. } => (
+                FailureKind::Repository,
+                Some("a newer shipfs made it: use that one, or another repository with --repo"),
+            ),
+            OpenError::Journal { .. } => {
+                (FailureKind::Repository, Some("the repository needs repair; nothing was changed"))
+            }
+            OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                (FailureKind::Repository, Some("use another repository with --repo DIRECTORY or $SHIPFS_PATH"))
+            }
+            _ => (FailureKind::Repository, None),
+        });
+    }
+    blobs(error).or_else(|| network(error)).or_else(|| image(error)).or_else(|| place(error))
+}
+
+fn full() -> (FailureKind, Option<&'static str>) {
+    (FailureKind::Full, Some("`shipfs gc` frees what no image needs; nothing that was here before is lost"))
+}
+
+fn read_only() -> (FailureKind, Option<&'static str>) {
+    (FailureKind::Repository, Some("use a repository that can be written to, with --repo DIRECTORY or $SHIPFS_PATH"))
+}
+
+fn blobs(error: Cause<'_>) -> Classified {
+    match error.downcast_ref::<BlobsError>()? {
+        BlobsError::NotFound { .. } => Some((
+            FailureKind::Unavailable,
+            Some(
+                "somebody must serve it (`shipfs daemon`, `shipfs push --serve`) on the same network, or be named with \
+                 --peer; what came so far is kept",
+            ),
+        )),
+        BlobsError::Mismatch { .. } | BlobsError::TooLarge { .. } => Some((FailureKind::Content, None)),
+        BlobsError::NotAFile { .. } | BlobsError::NotADirectory { .. } => Some((FailureKind::Content, None)),
+        BlobsError::Content(_) => Some((FailureKind::Place, None)),
+        _ => None,
+    }
+}
+
+fn network(error: Cause<'_>) -> Classified {
+    match error.downcast_ref::<NetError>()? {
+        NetError::Listen { .. } => Some((
+            FailureKind::Network,
+            Some("--listen names another address; /ip4/0.0.0.0/tcp/0 takes any port that is free"),
+        )),
+        NetError::OtherNetwork { .. } => {
+            Some((FailureKind::Network, Some("leave --network out to use the one that is joined already")))
+        }
+        NetError::NotPrivate { .. } => {
+            Some((FailureKind::Network, Some("name TCP addresses, /ip4/192.0.2.7/tcp/4001 for instance")))
+        }
+        NetError::Dial { .. } => Some((
+            FailureKind::Network,
+            Some("is the other side running, and on this network? `lan` reaches only what is on the same link"),
+        )),
+        _ => Some((FailureKind::Network, None)),
+    }
+}
+
+fn image(error: Cause<'_>) -> Classified {
+    if let Some(error) = error.downcast_ref::<NamesError>() {
+        return Some(match error {
+            NamesError::Unknown { .. } => (FailureKind::NotFound, Some("`shipfs images` lists what is here")),
+            _ => (FailureKind::Other, None),
+        });
+    }
+    if let Some(PushError::NoPlatform { .. }) = error.downcast_ref() {
+        return platform();
+    }
+    if let Some(PullError::NoPlatform { .. }) = error.downcast_ref() {
+        return platform();
+    }
+    if error.is::<RootError>() || error.is::<BringError>() || error.is::<DocumentError>() {
+        return Some((FailureKind::Content, None));
+    }
+    if error.is::<PlanError<PushError>>() || error.is::<PlanError<BringError>>() {
+        return Some((FailureKind::Content, None));
+    }
+    if error.is::<GcError>() {
+        return Some((FailureKind::Repository, Some("`shipfs verify` tells what is damaged")));
+    }
+    None
+}
+
+fn platform() -> Classified {
+    Some((FailureKind::NotFound, Some("--platform names another one, --all-platforms takes what there is")))
+}
+
+fn place(error: Cause<'_>) -> Classified {
+    if let Some(error) = error.downcast_ref::<SourceError>() {
+        return Some(match error {
+            SourceError::NoSuchImage { .. } | SourceError::Ambiguous { .. } => {
+                (FailureKind::NotFound, Some("append `:TAG` or `:NAME` to say which image is meant"))
+            }
+            _ => (FailureKind::Place, None),
+        });
+    }
+    match error.downcast_ref::<SinkError>()? {
+        SinkError::Write { source, .. } | SinkError::Open { source, .. }
+            if source.kind() == std::io::ErrorKind::StorageFull =>
+        {
+            Some((FailureKind::Full, Some("the image is in the repository; write it elsewhere with `shipfs save`")))
+        }
+        SinkError::ManyPlatforms => Some((FailureKind::Place, Some("name one --platform, or use oci-archive"))),
+        _ => Some((FailureKind::Place, None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cid::Cid;
+
+    fn cid() -> Cid {
+        "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku".parse().expect("a CID")
+    }
+
+    #[test]
+    fn what_is_wrapped_is_found_and_told_once() {
+        let full = StoreError::Full { action: "write `packs/1`".into() };
+        let deep = PullError::Bring(BringError::Blob {
+            digest: crate::oci::Digest::of(b""),
+            source: Box::new(BlobsError::Other(Box::new(FetchError::Store(full)))),
+        });
+        let failure = explain(&deep);
+        assert_eq!(failure.kind, FailureKind::Full);
+        assert!(failure.hint.as_deref().is_some_and(|hint| hint.contains("shipfs gc")), "{failure:?}");
+        assert!(failure.message.starts_with("blob `sha256:e3b0"), "{failure:?}");
+        assert_eq!(failure.causes, ["could not write `packs/1`: no space is left on the disk"]);
+    }
+
+    #[test]
+    fn an_absent_image_says_who_was_asked() {
+        let absent = BlobsError::NotFound { cid: cid(), asked: "3 peers asked".into() };
+        let failure = explain(&PullError::Root(RootError::Blobs(absent)));
+        assert_eq!(failure.kind, FailureKind::Unavailable);
+        assert!(failure.message.contains("3 peers asked") && failure.causes.is_empty(), "{failure:?}");
+        assert!(failure.hint.is_some());
+    }
+
+    #[test]
+    fn errors_nobody_knows_are_told_as_they_are() {
+        let failure = explain(&std::io::Error::other("odd"));
+        assert_eq!((failure.kind, failure.message.as_str(), failure.hint), (FailureKind::Other, "odd", None));
+    }
+}
