@@ -9,6 +9,8 @@ mod context;
 mod output;
 mod progress;
 mod report;
+mod signals;
+mod systemd;
 mod tables;
 mod text;
 

@@ -19,7 +19,9 @@ enum Verb {
     ///
     /// Nodes with the same `swarm.key` form a private network, and nobody else gets in. Copy the file to the repository of
     /// each host; keep it secret.
-    #[command(after_help = "Examples:\n  shipfs key gen\n  shipfs key gen --output - | ssh host 'umask 077; cat > .local/share/shipfs/swarm.key'")]
+    #[command(
+        after_help = "Examples:\n  shipfs key gen\n  shipfs key gen --output - | ssh host 'umask 077; cat > .local/share/shipfs/swarm.key'"
+    )]
     Gen {
         /// Write it here; `-` is stdout [default: swarm.key in the repository]
         #[arg(short, long, value_name = "FILE")]

@@ -25,7 +25,6 @@ use crate::{context::Context, report::Outcome};
 
 /// A verb with its arguments.
 #[derive(Debug, Subcommand)]
-#[expect(missing_docs, reason = "the help text lies with each verb")]
 pub(crate) enum Command {
     Push(push::Args),
     Pull(pull::Args),

@@ -13,7 +13,10 @@ pub(super) fn source(text: &str) -> Result<Source, String> {
         return Ok(Source::Place(Location { format, place: Place::Standard, image: None }));
     }
     if Location::is_like(text) {
-        return text.parse().map(Source::Place).map_err(|error: shipfs_image::location::LocationError| error.to_string());
+        return text
+            .parse()
+            .map(Source::Place)
+            .map_err(|error: shipfs_image::location::LocationError| error.to_string());
     }
     text.parse().map(Source::Stored).map_err(|error: shipfs_image::reference::ReferenceError| error.to_string())
 }

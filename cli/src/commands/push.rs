@@ -1,6 +1,9 @@
 //! `shipfs push`.
 
-use shipfs_image::control::{Push, Reply, Request, Shape, Source};
+use shipfs_image::{
+    control::{Push, Reply, Request, Source},
+    names::Shape,
+};
 
 use super::parse;
 use crate::{args::Platforms, context::Context, report::Outcome};
@@ -48,5 +51,5 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
     if !args.serve {
         return context.tell_how_to_get(&pushed.cid).await;
     }
-    context.call(Request::Serve { root: parse::reference(&pushed.cid)? }).await.map(drop)
+    context.serve(parse::reference(&pushed.cid)?).await
 }

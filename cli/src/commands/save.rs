@@ -9,7 +9,7 @@ use shipfs_image::{
     reference::Reference,
 };
 
-use crate::{context::Context, report::Outcome};
+use crate::{args::Platforms, context::Context, report::Outcome};
 
 /// Write an image of the repository to an archive or a directory
 #[derive(Debug, clap::Args)]
@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// What to write
     #[arg(long, value_enum, default_value = "docker-archive")]
     format: SaveFormat,
+
+    #[command(flatten)]
+    platforms: Platforms,
 }
 
 /// The forms an image can be written in.
@@ -55,6 +58,6 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
         _ => Place::Standard,
     };
     let to = Location { format, place, image: None };
-    let reply = context.call(Request::Save { image: args.image, to }).await?;
+    let reply = context.call(Request::Save { image: args.image, to, platforms: args.platforms.into() }).await?;
     context.show(&reply)
 }

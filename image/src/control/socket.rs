@@ -60,12 +60,12 @@ impl Drop for Bound {
 
 /// Connects to whoever holds the repository in `directory`; `None` when nobody listens.
 pub(super) async fn connect(directory: &Path) -> io::Result<Option<UnixStream>> {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound, WouldBlock};
     let reach = match Reach::of(directory) {
         Ok(reach) => reach,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound, WouldBlock};
     match UnixStream::connect(reach.path()).await {
         Ok(stream) => Ok(Some(stream)),
         // Nobody is there, or goes away this moment, or is there with a full backlog: all of it is to be tried again.

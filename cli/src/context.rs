@@ -1,0 +1,248 @@
+//! What a verb works with: the session with whoever holds the repository, the output, and the user's wish to stop.
+//!
+//! Imports the rest of the command. Verbs are short because of it; still nothing is decided here that another program
+//! could want.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal as _},
+    os::fd::AsFd as _,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use shipfs_image::{
+    control::{
+        EventQueue, Failure, FailureKind, NodeRepository, Options, Order, Reply, Request, SWARM_KEY_FILE, Session,
+        Stream, generate_swarm_key, write_swarm_key,
+    },
+    reference::Reference,
+};
+
+use crate::{
+    args::Args,
+    commands,
+    config::Config,
+    output::{Mode, Output},
+    progress::{self, Screen},
+    report::Outcome,
+    signals::Stop,
+    systemd,
+};
+
+/// Threads that verbs run on. The node has its own for the network, and hashes on others.
+const WORKERS: usize = 2;
+
+/// What a verb works with.
+pub(crate) struct Context {
+    config: Config,
+    options: Options,
+    output: Output,
+    session: Session<NodeRepository>,
+    stop: Stop,
+    /// Whether stdout carries an archive.
+    stdout_is_taken: bool,
+}
+
+/// Carries the command out and says what went wrong, if something did.
+pub(crate) fn run(args: Args) -> Outcome {
+    let mode = match &args.global {
+        global if global.json => Mode::Json,
+        global if global.quiet => Mode::Quiet,
+        _ => Mode::Text,
+    };
+    let plain = Output { mode, colour: false, screen: Screen::new(false) };
+    let config = Config::read(&args.global).inspect_err(|failure| plain.failure(failure))?;
+    let is_drawn = config.is_interactive && mode == Mode::Text;
+    let output = Output { mode, colour: config.colour, screen: Screen::new(is_drawn) };
+    trace(&config, &output);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(carry_out(args, config, output.clone()));
+            // Not waited for: a thread may be reading from a pipe that nobody writes to any more.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(Failure::from_error(FailureKind::Other, &error).while_doing("cannot start any threads")),
+    };
+    outcome.inspect_err(|failure| output.failure(failure))
+}
+
+async fn carry_out(args: Args, config: Config, output: Output) -> Outcome {
+    let options = args.global.options();
+    let stop = Stop::listen().map_err(|error| Failure::from_error(FailureKind::Other, &error))?;
+    let repository = NodeRepository { directory: config.repository.clone(), options: options.clone() };
+    let session = Session::new(repository);
+    let mut context = Context { config, options, output, session, stop: stop.clone(), stdout_is_taken: false };
+    let outcome = tokio::select! {
+        // First the verb: one for which being told to stop is the regular end says so itself.
+        biased;
+        outcome = commands::run(args.command, &mut context) => outcome,
+        () = stop.told() => Err(Failure::interrupted()),
+    };
+    context.end().await;
+    outcome
+}
+
+fn trace(config: &Config, output: &Output) {
+    let output = output.clone();
+    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(&config.log);
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(config.colour)
+        .with_writer(move || output.clone())
+        .init();
+}
+
+/// Closes a queue however its verb ends.
+struct Closing(Arc<EventQueue>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Context {
+    /// Has a verb carried out and shows meanwhile what happens.
+    pub(crate) async fn call(&mut self, mut request: Request) -> Result<Reply, Failure> {
+        request.anchor(&self.config.directory);
+        let stream = self.stream(request.stream())?;
+        let queue = Arc::new(EventQueue::default());
+        let showing = progress::follow(queue.clone(), self.output.clone());
+        let closing = Closing(queue.clone());
+        let order = Order { request, options: self.options.clone(), stream };
+        let result = self.session.call(order, &*queue).await;
+        drop(closing);
+        // It shows the last events before anything else is printed.
+        if let Err(error) = showing.await {
+            tracing::error!(%error, "the progress display failed");
+        }
+        result
+    }
+
+    /// Serves until the user stops it.
+    pub(crate) async fn serve(&mut self, root: Reference) -> Outcome {
+        let stop = self.stop.clone();
+        tokio::select! {
+            result = self.call(Request::Serve { root }) => result.map(drop),
+            () = stop.told() => Ok(()),
+        }
+    }
+
+    /// Holds the repository and serves until the user, or systemd, stops it.
+    pub(crate) async fn daemon(&mut self) -> Outcome {
+        let stop = self.stop.clone();
+        let queue = Arc::new(EventQueue::default());
+        let showing = progress::follow(queue.clone(), self.output.clone());
+        let _closing = Closing(queue.clone());
+        let becoming = async {
+            let host = self.session.become_daemon(&*queue).await?;
+            host.serve_everything(&self.options, &*queue).await
+        };
+        let identity = tokio::select! {
+            identity = becoming => identity?,
+            () = stop.told() => return Err(Failure::interrupted()),
+        };
+        queue.close();
+        if let Err(error) = showing.await {
+            tracing::error!(%error, "the progress display failed");
+        }
+        self.output.ready(&identity)?;
+        self.notify("READY=1");
+        stop.told().await;
+        self.notify("STOPPING=1");
+        Ok(())
+    }
+
+    fn notify(&self, state: &str) {
+        if let Some(socket) = &self.config.notify_socket
+            && let Err(error) = systemd::notify(socket, state)
+        {
+            self.output.say(&format!("warning: cannot tell systemd `{state}`: {error}"));
+        }
+    }
+
+    /// Shows a result.
+    pub(crate) fn show(&self, reply: &Reply) -> Outcome {
+        self.output.reply(reply, self.stdout_is_taken)
+    }
+
+    /// Shows bytes as they are.
+    pub(crate) fn show_bytes(&self, bytes: &[u8]) -> Outcome {
+        self.output.data(bytes)
+    }
+
+    /// Says how others get what was pushed.
+    pub(crate) async fn tell_how_to_get(&mut self, cid: &str) -> Outcome {
+        if self.output.mode != Mode::Text {
+            return Ok(());
+        }
+        let is_served = matches!(self.call(Request::Id).await, Ok(Reply::Identity(identity)) if identity.serving);
+        let who = if is_served {
+            "served by the running daemon; others get it with:"
+        } else {
+            "nobody serves it yet: run `shipfs daemon`, or push with --serve; then others get it with:"
+        };
+        self.output.say(&format!("{who} shipfs pull {cid}"));
+        Ok(())
+    }
+
+    /// Makes a swarm key.
+    pub(crate) fn generate_key(&self, output: Option<PathBuf>) -> Outcome {
+        let key = generate_swarm_key()?;
+        let path = match output {
+            Some(path) if path.as_os_str() == "-" => return self.output.data(key.as_bytes()),
+            Some(path) => self.config.directory.join(path),
+            None => self.config.repository.join(SWARM_KEY_FILE),
+        };
+        write_swarm_key(&path, &key)?;
+        self.output.path(&path)
+    }
+
+    /// Shows the version.
+    pub(crate) fn version(&self) -> Outcome {
+        let version = env!("CARGO_PKG_VERSION");
+        match self.output.mode {
+            Mode::Json => self.output.json(&serde_json::json!({ "name": "shipfs", "version": version }), false),
+            Mode::Quiet => self.output.data(format!("{version}\n").as_bytes()),
+            Mode::Text => self.output.data(format!("shipfs {version}\n").as_bytes()),
+        }
+    }
+
+    /// The standard stream that a verb needs, for whoever carries it out.
+    fn stream(&mut self, stream: Option<Stream>) -> Result<Option<File>, Failure> {
+        let descriptor = match stream {
+            None => return Ok(None),
+            Some(Stream::Input) if io::stdin().is_terminal() => {
+                return Err(Failure::new(FailureKind::Usage, "an archive is expected on stdin, which is a terminal")
+                    .hint("`docker save IMAGE | shipfs push -`, or name a file"));
+            }
+            Some(Stream::Output) if self.config.stdout_is_terminal => {
+                return Err(Failure::new(FailureKind::Usage, "an archive is not written to a terminal")
+                    .hint("redirect stdout, or name a file"));
+            }
+            Some(Stream::Input) => io::stdin().as_fd().try_clone_to_owned(),
+            Some(Stream::Output) => {
+                self.stdout_is_taken = true;
+                io::stdout().as_fd().try_clone_to_owned()
+            }
+        };
+        let descriptor = descriptor.map_err(|error| Failure::from_error(FailureKind::Other, &error));
+        descriptor.map(|descriptor| Some(File::from(descriptor)))
+    }
+
+    /// Waits for verbs of other processes that run here, unless told to stop, and lets go of the repository.
+    async fn end(self) {
+        let guests = self.session.guests();
+        if guests > 0 && !self.stop.is_told() {
+            self.output.say(&format!("done; {guests} other shipfs commands still work through this process"));
+        }
+        tokio::select! {
+            () = self.session.linger() => {}
+            () = self.stop.told() => {}
+        }
+        self.session.close().await;
+    }
+}
