@@ -45,6 +45,11 @@ fn assert_none(what: &str, found: &[String]) {
     assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
 }
 
+/// Whether a file holds tests alone.
+fn is_test(file: &str) -> bool {
+    file.ends_with("tests.rs") || file.contains("/tests/") || file.ends_with("interop.rs")
+}
+
 /// The lines of a file before its own test module.
 fn without_tests(text: &str) -> impl Iterator<Item = &str> {
     text.lines().take_while(|line| *line != "#[cfg(test)]")
@@ -85,7 +90,7 @@ fn every_module_says_what_it_is() {
 fn files_have_one_reason_to_exist() {
     let long = |(file, text): &(String, String)| {
         let lines = without_tests(text).count();
-        (lines > MAX_FILE_LINES && !file.ends_with("tests.rs")).then(|| format!("{file}: {lines} lines"))
+        (lines > MAX_FILE_LINES && !is_test(file)).then(|| format!("{file}: {lines} lines"))
     };
     assert_none("files to split", &sources().iter().filter_map(long).collect::<Vec<_>>());
 }
@@ -108,7 +113,7 @@ fn libraries_read_no_environment() {
     let mut found = Vec::new();
     for (file, text) in sources() {
         let library = (file.starts_with("node/src") || file.starts_with("image/src"))
-            && !file.ends_with("tests.rs")
+            && !is_test(&file)
             && !file.contains("/testing/");
         if library || (file.starts_with("cli/src") && file != "cli/src/config.rs") {
             let reads = |line: &&str| line.contains("env::var") || line.contains("env::home_dir");

@@ -1,3 +1,5 @@
+//! The CIDs that nerdctl and Kubo give to the same images.
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},

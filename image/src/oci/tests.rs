@@ -1,3 +1,5 @@
+//! Documents as Go writes and reads them, and documents that mean two things.
+
 use super::*;
 
 fn data(path: &str) -> Vec<u8> {

@@ -1,3 +1,5 @@
+//! Which blobs an image consists of.
+
 use std::{collections::BTreeMap, sync::Mutex};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Pulls out of memory and out of peers that lie.
+
 use std::{
     path::Path,
     sync::{Arc, Mutex},

@@ -1,3 +1,5 @@
+//! Pushes into memory, and what they must refuse.
+
 use std::{
     io::Write as _,
     path::{Path, PathBuf},

@@ -1,3 +1,5 @@
+//! Images written to places, and what is left when that fails.
+
 use std::{
     fs,
     path::Path,

@@ -1,3 +1,5 @@
+//! Places that hold images, whole, torn and hostile.
+
 use std::{
     io::{Cursor, Write as _},
     path::PathBuf,

@@ -1,3 +1,5 @@
+//! What Go makes of text and numbers.
+
 use std::collections::BTreeMap;
 
 use super::{write::write_string, *};
