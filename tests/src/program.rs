@@ -53,21 +53,27 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts a program and waits until a line of its stderr contains `ready`; returns that line, too.
+    /// Starts a program and waits until a line of its output contains `ready`; returns that line, too.
     ///
     /// # Errors
     /// When it ends or stays silent, with what it said.
     pub fn start(command: &mut Command, ready: &str) -> io::Result<(Self, String)> {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let running = Self { child };
         let (sender, lines) = std::sync::mpsc::channel();
-        // It goes on reading, so that the program never waits for somebody to read what it says.
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let _ = sender.send(line);
-            }
-        });
+        // They go on reading, so that the program never waits for somebody to read what it says.
+        let streams: [Box<dyn io::Read + Send>; 2] = [Box::new(stderr), Box::new(stdout)];
+        for stream in streams {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let _ = sender.send(line);
+                }
+            });
+        }
+        drop(sender);
         let (end, mut said) = (Instant::now() + READY_TIMEOUT, String::new());
         while let Ok(line) = lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
             if line.contains(ready) {

@@ -183,7 +183,7 @@ impl Bench {
 
     fn daemon(&self, repository: &Path) -> (Running, String, f64) {
         let start = Instant::now();
-        let listen = ["--network", "lan", "--listen", "/ip4/127.0.0.1/tcp/0", "daemon", "--no-mdns"];
+        let listen = ["--network", "lan", "--listen", "/ip4/127.0.0.1/tcp/0", "daemon"];
         let (daemon, _) = Running::start(shipfs(repository).args(listen), "ready").expect("the daemon starts");
         let ready = start.elapsed().as_secs_f64();
         let identity = program::run(shipfs(repository).args(["--json", "id"]));
@@ -194,7 +194,7 @@ impl Bench {
 
     fn pull_command(&self, repository: &Path, address: &str, cid: &str) -> Command {
         let mut command = shipfs(repository);
-        command.args(["--network", "lan", "--quiet", "--peer", address, "pull", "--no-mdns", cid]);
+        command.args(["--network", "lan", "--quiet", "--peer", address, "pull", cid]);
         command
     }
 
