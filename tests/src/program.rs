@@ -134,7 +134,7 @@ pub fn cpu_seconds(pid: u32) -> io::Result<f64> {
 pub fn memory_kib(pid: u32, line: &str) -> io::Result<u64> {
     let mut text = String::new();
     std::fs::File::open(format!("/proc/{pid}/status"))?.read_to_string(&mut text)?;
-    let found = text.lines().find_map(|found| found.strip_prefix(line)?.split_whitespace().nth(1)?.parse().ok());
+    let found = text.lines().find_map(|found| found.strip_prefix(line)?.split_whitespace().next()?.parse().ok());
     found.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
