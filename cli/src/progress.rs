@@ -23,8 +23,6 @@ use crate::{
 
 /// Redraws of the bars in a second.
 const DRAWS_PER_SECOND: u8 = 12;
-/// Rows that stay on the screen once their blob is done; an image with more layers than that scrolls.
-const MAX_DONE_ROWS: usize = 24;
 /// Time between two lines about progress where nothing can be redrawn.
 const LINE_PACE: Duration = Duration::from_secs(10);
 
@@ -53,8 +51,7 @@ impl Screen {
 /// must not be.
 pub(crate) fn follow(queue: Arc<EventQueue>, output: Output) -> JoinHandle<()> {
     tokio::task::spawn_blocking(move || {
-        let mut shown =
-            Shown { output, rows: HashMap::new(), done_rows: 0, began: Instant::now(), told: Instant::now() };
+        let mut shown = Shown { output, rows: HashMap::new(), began: Instant::now(), told: Instant::now() };
         while let Some(events) = Handle::current().block_on(queue.next()) {
             events.into_iter().for_each(|event| shown.show(event));
         }
@@ -65,7 +62,6 @@ pub(crate) fn follow(queue: Arc<EventQueue>, output: Output) -> JoinHandle<()> {
 struct Shown {
     output: Output,
     rows: HashMap<String, Row>,
-    done_rows: usize,
     began: Instant,
     told: Instant,
 }
@@ -132,26 +128,22 @@ impl Shown {
             _ if row.size > 1 << 20 => format!("  {}", rate(row.size, took)),
             _ => String::new(),
         };
-        if self.output.screen.0.is_hidden() {
-            let line = format!("{:<28} {bytes:>10}  {}{speed}", row.label, said(outcome));
-            return self.output.say(&line);
-        }
-        self.done_rows += 1;
-        if self.done_rows > MAX_DONE_ROWS {
-            return row.bar.finish_and_clear();
-        }
-        row.bar.set_style(ProgressStyle::with_template("{prefix:28} {msg}").expect("the template is well-formed"));
-        row.bar.finish_with_message(format!("{bytes:>10}  {}{speed}", said(outcome)));
+        // The row becomes a line that stays; those that are still drawn move down below it.
+        row.bar.finish_and_clear();
+        let line = format!("{:<28} {bytes:>10}  {}{speed}", row.label, said(outcome));
+        self.output.say(&line);
     }
 
     /// The last line: how much, how long, how fast.
     fn end(self) {
         for row in self.rows.values().filter(|row| row.outcome.is_none()) {
-            row.bar.abandon();
+            row.bar.finish_and_clear();
+            let line = format!("{:<28} {:>10}  not finished", row.label, size(row.bytes));
+            self.output.say(&line);
         }
         let moved = self.rows.values().filter(|row| row.outcome.is_some_and(|outcome| outcome != Outcome::Present));
         let total: u64 = moved.map(|row| row.bytes).sum();
-        if self.output.mode == Mode::Text && !self.rows.is_empty() {
+        if self.output.mode == Mode::Text && self.rows.values().any(|row| row.outcome.is_some()) {
             let took = self.began.elapsed();
             let speed = if total > 1 << 20 { format!(" ({})", rate(total, took)) } else { String::new() };
             self.output.say(&format!("elapsed: {}  total: {}{speed}", time(took), size(total)));

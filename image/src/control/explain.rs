@@ -14,7 +14,7 @@ use shipfs_node::{
     store::{OpenError, StoreError},
 };
 
-use super::{Failure, FailureKind};
+use super::{Failure, FailureKind, local::NOBODY};
 use crate::{
     blobs::BlobsError, bring::BringError, inspect::InspectError, names::NamesError, oci::DocumentError,
     plan::PlanError, pull::PullError, push::PushError, root::RootError, save::SaveError, sink::SinkError,
@@ -170,6 +170,9 @@ fn read_only() -> (FailureKind, Option<&'static str>) {
 
 fn blobs(error: Cause<'_>) -> Classified {
     match error.downcast_ref::<BlobsError>()? {
+        BlobsError::NotFound { asked, .. } if asked == NOBODY => {
+            Some((FailureKind::NotFound, Some("`shipfs pull`, without --offline, asks others for it")))
+        }
         BlobsError::NotFound { .. } => Some((
             FailureKind::Unavailable,
             Some(

@@ -12,6 +12,9 @@ use crate::blobs::{
     embedded::EmbeddedBlobs,
 };
 
+/// Who was asked for what is not here.
+pub(super) const NOBODY: &str = "nobody was asked";
+
 /// The store of an embedded node, without its network.
 pub(super) struct LocalBlobs(pub(super) EmbeddedBlobs);
 
@@ -24,7 +27,7 @@ impl LocalBlobs {
         } else {
             self.0.node().has(cid).await
         };
-        if is_here { Ok(()) } else { Err(BlobsError::NotFound { cid: *cid, asked: "nobody was asked".to_owned() }) }
+        if is_here { Ok(()) } else { Err(BlobsError::NotFound { cid: *cid, asked: NOBODY.to_owned() }) }
     }
 }
 
