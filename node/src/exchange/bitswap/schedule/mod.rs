@@ -4,32 +4,22 @@
 //! bytes at a time; what a peer does not deliver in time, or denies, is asked of another. Nothing here does I/O or
 //! reads a clock: callers pass the time in and carry out the [`Action`]s that come back.
 
+mod source;
+
 use super::wire::Want;
 use crate::block::Block;
 use cid::Cid;
 use libp2p::PeerId;
 use multihash::Multihash;
+use source::{Asked, Source};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 
-/// Bytes asked of one peer and not yet received: enough to cover a round trip of 30 ms at 1 Gbit/s, and a bound on
-/// what one peer can make us hold.
-const WINDOW_BYTES: usize = 4 << 20;
 /// Bytes asked for, of all peers together, or received and not taken by a session yet: what the exchange may hold in
 /// memory. Four peers with full windows.
 const MAX_BYTES: usize = 16 << 20;
-/// Fewest and most blocks in a window, whatever their size.
-const WINDOW_BLOCKS: (usize, usize) = (2, 128);
-/// Size of a block that nothing is known about: the chunk size that this node, Kubo and nerdctl write.
-const USUAL_BLOCK_BYTES: usize = 256 << 10;
-/// A peer that keeps a block longer than this, when it usually takes less than a quarter of it, is passed over.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-/// A block that takes longer than this from want to arrival waits behind too many others: the window shrinks.
-const SLOW: Duration = Duration::from_secs(1);
-/// A block that takes less than this: the window may grow.
-const QUICK: Duration = Duration::from_millis(300);
 /// A block kept this many times the peer's patience is late even while others arrive from it.
 const DRIP_FACTOR: u32 = 4;
 /// A peer that was given up is tried again after this long.
@@ -72,52 +62,6 @@ pub(super) enum Arrival {
     Duplicate,
     /// Nobody asked for it.
     Bogus,
-}
-
-struct Asked {
-    cid: Cid,
-    at: Instant,
-}
-
-/// A connected peer.
-struct Source {
-    outbox: Vec<Want>,
-    wake: Arc<Notify>,
-    asked: HashMap<Hash, Asked>,
-    /// Closed once the window is full, open again once half of it has arrived: so that wants travel in few messages.
-    open: bool,
-    /// Smoothed time from want to block.
-    latency: Duration,
-    block_bytes: usize,
-    /// Blocks in the window, as far as its speed goes.
-    pace: usize,
-    last_block: Option<Instant>,
-    last_ask: Instant,
-    strikes: u32,
-    bogus: u32,
-}
-
-impl Source {
-    fn window(&self) -> usize {
-        (WINDOW_BYTES / self.block_bytes.max(1)).min(self.pace).clamp(WINDOW_BLOCKS.0, WINDOW_BLOCKS.1)
-    }
-
-    fn patience(&self) -> Duration {
-        (self.latency * 4).clamp(PATIENCE.0, PATIENCE.1)
-    }
-
-    fn post(&mut self, want: Want) {
-        self.outbox.push(want);
-        self.wake.notify_one();
-    }
-
-    fn cancel(&mut self, cid: Cid) {
-        // A want that was not sent yet is taken back without a word.
-        match self.outbox.iter().position(|want| want.cid == cid && !want.cancel) {
-            Some(at) => drop(self.outbox.remove(at)),
-            None => self.post(Want { cid, cancel: true, have_only: false, send_dont_have: false }),
-        }
-    }
 }
 
 struct Denial {
@@ -163,19 +107,7 @@ impl Schedule {
     }
 
     pub(super) fn peer_connected(&mut self, peer: PeerId, wake: Arc<Notify>, now: Instant) {
-        self.sources.entry(peer).or_insert_with(|| Source {
-            outbox: Vec::new(),
-            wake,
-            asked: HashMap::new(),
-            open: true,
-            latency: Duration::ZERO,
-            block_bytes: USUAL_BLOCK_BYTES,
-            pace: WINDOW_BLOCKS.1,
-            last_block: None,
-            last_ask: now,
-            strikes: 0,
-            bogus: 0,
-        });
+        self.sources.entry(peer).or_insert_with(|| Source::new(wake, now));
         let ids: Vec<_> = self.sessions.keys().copied().collect();
         for id in ids {
             self.probe(id, now);
@@ -322,21 +254,7 @@ impl Schedule {
         };
         self.remember(hash);
         if let Some(source) = self.sources.get_mut(&peer) {
-            if let Some(asked) = &asked {
-                let took = now.duration_since(asked.at);
-                source.latency = if source.last_block.is_none() { took } else { (source.latency * 7 + took) / 8 };
-                source.strikes = 0;
-                if took > SLOW {
-                    source.pace = (source.pace.min(source.asked.len() + 1) * 3 / 4).max(WINDOW_BLOCKS.0);
-                } else if took < QUICK {
-                    source.pace = (source.pace + 1).min(WINDOW_BLOCKS.1);
-                }
-            }
-            source.last_block = Some(now);
-            source.block_bytes = (source.block_bytes * 7 + block.data().len().max(1)) / 8;
-            if source.asked.len() <= source.window() / 2 {
-                source.open = true;
-            }
+            source.delivered(asked.as_ref(), block.data().len(), now);
         }
         for other in wanted.asked.iter().filter(|other| **other != peer) {
             if let Some(source) = self.sources.get_mut(other)
@@ -437,11 +355,10 @@ impl Schedule {
     /// Asks holders with room in their windows for what the session has queued.
     fn assign(&mut self, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let mut asked_bytes: usize =
-            self.sources.values().map(|source| source.asked.len() * source.block_bytes.max(1)).sum();
+        let mut owed: usize = self.sources.values().map(Source::owed).sum();
         let mut nobody = Vec::new();
         while let Some(cid) = session.queue.pop_front() {
-            if asked_bytes > 0 && asked_bytes + self.held >= MAX_BYTES {
+            if owed > 0 && owed + self.held >= MAX_BYTES {
                 self.paused = true;
                 session.queue.push_front(cid);
                 break;
@@ -472,7 +389,7 @@ impl Schedule {
             };
             let source = self.sources.get_mut(&peer).expect("the best peer was looked up above");
             source.asked.insert(*cid.hash(), Asked { cid, at: now });
-            asked_bytes += source.block_bytes;
+            owed += source.block_bytes;
             source.last_ask = now;
             source.open = source.asked.len() < source.window();
             source.post(Want { cid, cancel: false, have_only: false, send_dont_have: true });

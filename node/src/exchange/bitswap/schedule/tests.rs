@@ -1,5 +1,6 @@
 //! The schedule against peers that hold, deny, stall, drip, lie and vanish; time is passed in, so nothing waits.
 
+use super::source::{PATIENCE, SLOW, USUAL_BLOCK_BYTES, WINDOW_BYTES};
 use super::*;
 use bytes::Bytes;
 

@@ -8,16 +8,22 @@
 //! May import [`crate::block`], [`crate::dag`], [`crate::exchange`] and [`crate::store`]. It never trusts a size that
 //! a DAG claims: the caller's is the budget.
 
-use crate::block::{Block, BlockError, CODEC_RAW, CidError, MAX_BLOCK_BYTES, sha256_of};
-use crate::dag::{self, At, Part, WalkError};
+mod error;
+mod order;
+
+pub use error::FetchError;
+pub(crate) use error::{hex, unavailable};
+
+use crate::block::{Block, CODEC_RAW, MAX_BLOCK_BYTES, sha256_of};
+use crate::dag::{self, At, Part};
 use crate::exchange::bitswap::Exchange;
-use crate::exchange::bitswap::session::{Session, Starved};
+use crate::exchange::bitswap::session::Session;
 use crate::net::NetError;
-use crate::store::{Blockstore as _, FileInfo, Incoming, Store, StoreError};
+use crate::store::{Blockstore as _, FileInfo, Incoming, Store};
 use bytes::Bytes;
 use cid::Cid;
 use multihash::Multihash;
-use sha2::{Digest as _, Sha256};
+use order::InOrder;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,8 +36,6 @@ use tokio_util::sync::CancellationToken;
 const MAX_WANTED: usize = 32;
 /// Interior nodes wanted ahead of their leaves: each stands for 45 MiB, so two keep the queue full.
 const NODES_AHEAD: usize = 2;
-/// Bytes that may wait in memory for earlier ones before the digest; past it they are read back from the file.
-const MAX_EARLY_BYTES: usize = 2 << 20;
 /// Finished bytes after which the disk is told to start writing, so that the sync at the end is short.
 const WRITEBACK_BYTES: u64 = 8 << 20;
 /// How often what has arrived is made durable: the most that a power cut can cost.
@@ -44,116 +48,6 @@ pub struct Expected {
     pub digest: [u8; 32],
     /// Its size in bytes.
     pub size: u64,
-}
-
-/// Why something could not be made local.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FetchError {
-    /// It is not here, and this node may not ask anybody.
-    #[error("block `{cid}` is not in the repository, and this node is offline")]
-    Offline {
-        /// The missing block.
-        cid: Cid,
-    },
-    /// Nobody delivered it in time. Trying again later can help.
-    #[error("block `{cid}` did not arrive: {}", starved(*.asked, .holders.len(), *.waited))]
-    Unavailable {
-        /// The missing block.
-        cid: Cid,
-        /// Peers that were asked.
-        asked: usize,
-        /// Peers that have it, as far as is known.
-        holders: Vec<libp2p::PeerId>,
-        /// How long nothing arrived.
-        waited: Duration,
-    },
-    /// The file is another one than its descriptor says. Trying again does not help: the CID names this content.
-    #[error("file `{cid}` has digest sha256:{}, its descriptor says sha256:{}", hex(.got), hex(.expected))]
-    Digest {
-        /// The file.
-        cid: Cid,
-        /// What the descriptor says.
-        expected: [u8; 32],
-        /// What the content hashes to.
-        got: [u8; 32],
-    },
-    /// The file has another size than its descriptor says.
-    #[error("file `{cid}` has {got} bytes, its descriptor says {expected}")]
-    Size {
-        /// The file.
-        cid: Cid,
-        /// What the descriptor says, in bytes.
-        expected: u64,
-        /// What the DAG holds (or claims), in bytes.
-        got: u64,
-    },
-    /// The file is longer than the caller accepts.
-    #[error("file `{cid}` has {got} bytes, at most {limit} are accepted here")]
-    TooLong {
-        /// The file.
-        cid: Cid,
-        /// The caller's limit, in bytes.
-        limit: u64,
-        /// What the DAG holds (or claims), in bytes.
-        got: u64,
-    },
-    /// The DAG is not that of a file, or deeper, wider or longer than it may be.
-    #[error("the DAG of file `{cid}` is refused")]
-    Dag {
-        /// The file.
-        cid: Cid,
-        /// What is wrong with it.
-        #[source]
-        source: WalkError,
-    },
-    /// The CID itself is refused.
-    #[error("cannot fetch `{cid}`")]
-    Cid {
-        /// The CID.
-        cid: Cid,
-        /// Which rule it breaks.
-        #[source]
-        source: CidError,
-    },
-    /// A block in the repository is not what it should be; `verify` repairs that.
-    #[error("block `{cid}` in the repository is damaged")]
-    Damaged {
-        /// The block.
-        cid: Cid,
-        /// How.
-        #[source]
-        source: BlockError,
-    },
-    /// The repository failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The network cannot be entered.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// The caller, or the node's shutdown, ended it. What has arrived is kept.
-    #[error("the fetch of `{cid}` was stopped")]
-    Stopped {
-        /// The file or block.
-        cid: Cid,
-    },
-}
-
-fn starved(asked: usize, holders: usize, waited: Duration) -> String {
-    let waited = waited.as_secs_f32();
-    match (asked, holders) {
-        (0, _) => format!("no peer was found within {waited:.0} s"),
-        (asked, 0) => format!("none of the {asked} peers asked within {waited:.0} s has it"),
-        (_, holders) => format!("{holders} peers have it, but sent nothing for {waited:.0} s"),
-    }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        use std::fmt::Write as _;
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Enters the network when it is first needed.
@@ -184,48 +78,6 @@ struct Child {
 /// Whether a child stands for more than one block: a dag-pb node may also be a leaf.
 fn is_interior(child: &Child) -> bool {
     child.cid.codec() != CODEC_RAW && child.at.size.is_none_or(|size| size > MAX_BLOCK_BYTES as u64)
-}
-
-/// The file's digest, taken in order from pieces that come in any.
-struct InOrder {
-    hasher: Sha256,
-    position: u64,
-    early: BTreeMap<u64, (u64, Option<Bytes>)>,
-    early_bytes: usize,
-}
-
-impl InOrder {
-    fn new() -> Self {
-        Self { hasher: Sha256::new(), position: 0, early: BTreeMap::new(), early_bytes: 0 }
-    }
-
-    fn take(&mut self, offset: u64, bytes: &Bytes, incoming: &Incoming) -> Result<(), StoreError> {
-        if offset != self.position {
-            let held = self.early_bytes + bytes.len() <= MAX_EARLY_BYTES;
-            if held {
-                self.early_bytes += bytes.len();
-            }
-            self.early.insert(offset, (bytes.len() as u64, held.then(|| bytes.clone())));
-            return Ok(());
-        }
-        self.hasher.update(bytes);
-        self.position += bytes.len() as u64;
-        while let Some(entry) = self.early.first_entry().filter(|entry| *entry.key() == self.position) {
-            let (length, held) = entry.remove();
-            match held {
-                Some(bytes) => {
-                    self.early_bytes -= bytes.len();
-                    self.hasher.update(&bytes);
-                }
-                None => {
-                    let length = usize::try_from(length).expect("no piece is longer than a block");
-                    self.hasher.update(&incoming.read_at(self.position, length)?);
-                }
-            }
-            self.position += length;
-        }
-        Ok(())
-    }
 }
 
 /// What goes on while a file is being received.
@@ -268,7 +120,7 @@ impl FileFetch<'_> {
         if state.digest.position != size {
             return Err(self.wrong_size(state.digest.position));
         }
-        let digest = digest.unwrap_or_else(|| state.digest.hasher.finalize().into());
+        let digest = digest.unwrap_or_else(|| state.digest.finish());
         if let Some(expected) = self.expected.filter(|expected| expected.digest != digest) {
             state.incoming.discard()?;
             return Err(FetchError::Digest { cid, expected: expected.digest, got: digest });
@@ -491,10 +343,6 @@ impl FileFetch<'_> {
             }
         }
     }
-}
-
-pub(crate) fn unavailable(cid: Cid, starved: Starved) -> FetchError {
-    FetchError::Unavailable { cid, asked: starved.asked, holders: starved.holders, waited: starved.waited }
 }
 
 /// Threads to hash with: all cores.
