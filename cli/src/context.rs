@@ -76,10 +76,8 @@ async fn carry_out(args: Args, config: Config, output: Output) -> Outcome {
     let session = Session::new(repository);
     let mut context = Context { config, options, output, session, stop: stop.clone(), stdout_is_taken: false };
     let outcome = tokio::select! {
-        // First the verb: one for which being told to stop is the regular end says so itself.
-        biased;
         outcome = commands::run(args.command, &mut context) => outcome,
-        () = stop.told() => Err(Failure::interrupted()),
+        () = stop.cut() => Err(Failure::interrupted()),
     };
     context.end().await;
     outcome
@@ -125,6 +123,7 @@ impl Context {
     /// Serves until the user stops it.
     pub(crate) async fn serve(&mut self, root: Reference) -> Outcome {
         let stop = self.stop.clone();
+        stop.make_regular();
         tokio::select! {
             result = self.call(Request::Serve { root }) => result.map(drop),
             () = stop.told() => Ok(()),
@@ -149,6 +148,7 @@ impl Context {
         if let Err(error) = showing.await {
             tracing::error!(%error, "the progress display failed");
         }
+        stop.make_regular();
         self.output.ready(&identity)?;
         self.notify("READY=1");
         stop.told().await;

@@ -138,8 +138,10 @@ impl Shown {
     fn end(self) {
         for row in self.rows.values().filter(|row| row.outcome.is_none()) {
             row.bar.finish_and_clear();
-            let line = format!("{:<28} {:>10}  not finished", row.label, size(row.bytes));
-            self.output.say(&line);
+            if row.bytes > 0 {
+                let line = format!("{:<28} {:>10}  not finished", row.label, size(row.bytes));
+                self.output.say(&line);
+            }
         }
         let moved = self.rows.values().filter(|row| row.outcome.is_some_and(|outcome| outcome != Outcome::Present));
         let total: u64 = moved.map(|row| row.bytes).sum();

@@ -123,9 +123,9 @@ mod tests {
         };
         assert_eq!(
             images(&[row(Some("a:\x1b[2J"), 1 << 20, false), row(None, 5, true)]),
-            "NAME           CID       SIZE            PLATFORM      ROOT\n\
+            "NAME          CID       SIZE            PLATFORM      ROOT\n\
              a:\\u{1b}[2J   bafkrei   1.0 MiB         linux/amd64   layout\n\
-             <none>         bafkrei   5 B (partial)   linux/amd64   layout\n"
+             <none>        bafkrei   5 B (partial)   linux/amd64   layout\n"
         );
     }
 }

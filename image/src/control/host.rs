@@ -80,6 +80,7 @@ impl Host {
         let network = self.network(self.node.net().await, options, events)?;
         if network.network != Network::Offline {
             let net = self.node.join(&network).await.map_err(|error| explain(&error))?;
+            events.emit(Event::Note(online::joined(&net)));
             online::listen_on_defaults(&net, options, Role::Daemon).await?;
             self.serving.begin().await?.forever();
             let blobs = EmbeddedBlobs::new(self.node.clone());

@@ -125,7 +125,7 @@ async fn received(node: &Node) -> u64 {
 }
 
 /// The line that says which network was entered.
-fn joined(net: &Net) -> String {
+pub(super) fn joined(net: &Net) -> String {
     let how = if net.config().mdns { ", peers found by mDNS" } else { "" };
     let named = match net.config().peers.len() {
         0 => String::new(),
