@@ -130,9 +130,9 @@ impl Script<'_> {
             _ => return Block::raw(self.take()),
         };
         let (mut links, mut block_sizes) = (Vec::new(), Vec::new());
-        for _ in 0..self.byte() % 16 {
+        for _ in 0..self.byte() % 12 {
             // One instruction may stand for many links, or the input would have to be as long as the DAG is wide.
-            let (times, child) = (1 + usize::from(self.byte() % 128), usize::from(self.byte()) % below.len());
+            let (times, child) = (1 + usize::from(self.byte() % 64), usize::from(self.byte()) % below.len());
             let (name, size) = (self.take(), self.size());
             for _ in 0..times {
                 links.push(Link { cid: *below[child].cid(), name: name.clone(), size });

@@ -3,6 +3,7 @@
 //! Each takes any bytes, must not panic, and checks what holds of whatever was accepted. Imports the readers as their
 //! users do, those that are private to a crate through its `testing` feature. Never does I/O but in a temporary folder.
 
+mod control;
 mod dag;
 mod exchange;
 mod image;
@@ -18,7 +19,7 @@ pub struct Parser {
 }
 
 /// All of them. A target without an entry here, or the other way round, fails a test.
-pub const PARSERS: [Parser; 9] = [
+pub const PARSERS: [Parser; 10] = [
     Parser { name: "cid", run: dag::cid },
     Parser { name: "dag_node", run: dag::node },
     Parser { name: "dag_walk", run: dag::walk },
@@ -28,6 +29,7 @@ pub const PARSERS: [Parser; 9] = [
     Parser { name: "image_document", run: image::document },
     Parser { name: "image_archive", run: image::archive },
     Parser { name: "reference", run: image::reference },
+    Parser { name: "control_message", run: control::message },
 ];
 
 /// Runs the parser called `name`, and says whether it accepted any of the input.
