@@ -68,6 +68,10 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "MULTIADDR", value_parser = address, action = ArgAction::Append)]
     pub(crate) listen: Vec<String>,
 
+    /// Neither search the local network by mDNS nor be found by it: peers are named with `--peer`
+    #[arg(long, global = true)]
+    pub(crate) no_mdns: bool,
+
     /// Give up when nothing arrives for this long: `500ms`, `30s`, `5m` [default: 30s]
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
@@ -127,6 +131,7 @@ impl Global {
             network: if self.offline { Some(NetworkChoice::Offline) } else { network },
             peers: self.peers.clone(),
             listen: self.listen.clone(),
+            no_mdns: self.no_mdns,
             patience: self.timeout,
         }
     }

@@ -60,6 +60,7 @@ pub(super) fn chosen(
     };
     config.listen = addresses(&options.listen)?.listen;
     config.peers = addresses(&options.peers)?.listen;
+    config.mdns &= !options.no_mdns;
     if config.network == Network::Offline && !(config.listen.is_empty() && config.peers.is_empty()) {
         let message = "there are addresses to listen on or to connect to, but the network is `offline`";
         return Err(Failure::new(FailureKind::Usage, message));
@@ -88,6 +89,7 @@ mod tests {
         let peer = "/ip4/127.0.0.1/tcp/4001".to_owned();
         let config = chosen(Options { peers: vec![peer.clone()], ..Options::default() }).expect("lan");
         assert_eq!((config.network.name(), config.mdns, config.peers.len()), ("lan", true, 1));
+        assert!(!chosen(Options { no_mdns: true, ..Options::default() }).expect("lan").mdns);
         let offline = Options { network: Some(NetworkChoice::Offline), ..Options::default() };
         assert_eq!(chosen(offline.clone()).expect("offline").network, Network::Offline);
         let nonsense = chosen(Options { listen: vec![peer], ..offline }).expect_err("makes no sense");

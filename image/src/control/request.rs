@@ -135,6 +135,9 @@ pub struct Options {
     pub peers: Vec<String>,
     /// Addresses to listen on, as multiaddresses.
     pub listen: Vec<String>,
+    /// Neither search the local network by mDNS nor be found by it.
+    #[serde(default)]
+    pub no_mdns: bool,
     /// How long to wait for a peer while nothing arrives.
     pub patience: Option<Duration>,
 }

@@ -146,6 +146,10 @@ impl Actor {
             Command::Listen(address, reply) => {
                 let bound = self.swarm.listen_on(address.clone());
                 let failed = |error: libp2p::TransportError<_>| NetError::Listen { address, reason: error.to_string() };
+                if bound.is_ok() {
+                    // From now on it can be dialled, so it may be part of the table.
+                    self.swarm.behaviour_mut().kad.set_mode(Some(kad::Mode::Server));
+                }
                 let _ = reply.send(bound.map(drop).map_err(failed));
             }
             Command::Peers(reply) => drop(reply.send(self.peers())),
