@@ -1,4 +1,5 @@
 //! What a user sees: the programs, end to end. One binary; a file of tests a topic.
 
 mod parsers;
+mod readme;
 mod tidy;

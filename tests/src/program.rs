@@ -58,6 +58,15 @@ impl Running {
     /// # Errors
     /// When it ends or stays silent, with what it said.
     pub fn start(command: &mut Command, ready: &str) -> io::Result<(Self, String)> {
+        let (running, mut lines) = Self::start_after(command, ready)?;
+        Ok((running, lines.pop().unwrap_or_default()))
+    }
+
+    /// As [`Running::start`]; returns all lines up to the one that says that it is ready.
+    ///
+    /// # Errors
+    /// As [`Running::start`].
+    pub fn start_after(command: &mut Command, ready: &str) -> io::Result<(Self, Vec<String>)> {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
@@ -74,15 +83,15 @@ impl Running {
             });
         }
         drop(sender);
-        let (end, mut said) = (Instant::now() + READY_TIMEOUT, String::new());
+        let (end, mut said) = (Instant::now() + READY_TIMEOUT, Vec::new());
         while let Ok(line) = lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            if line.contains(ready) {
-                return Ok((running, line));
+            let done = line.contains(ready);
+            said.push(line);
+            if done {
+                return Ok((running, said));
             }
-            said += &line;
-            said.push('\n');
         }
-        Err(io::Error::other(format!("{command:?} did not say `{ready}`: {said}")))
+        Err(io::Error::other(format!("{command:?} did not say `{ready}`: {}", said.join("\n"))))
     }
 
     /// Its process.
