@@ -56,7 +56,7 @@ struct Online {
 
 /// A file that is being fetched; the lock is held by whoever fetches it.
 struct Flight {
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     progress: watch::Sender<u64>,
 }
 
@@ -282,15 +282,18 @@ impl Node {
         lease.hold(cid);
         let flight = self.flight(cid);
         let mut watching = flight.progress.subscribe();
+        let mut taking = std::pin::pin!(flight.turn.clone().lock_owned());
         let turn = loop {
             tokio::select! {
-                turn = flight.turn.lock() => break turn,
+                turn = &mut taking => break turn,
                 Ok(()) = watching.changed() => progress(*watching.borrow_and_update()),
             }
         };
         let (stop, guard) = self.stop();
         let (node, cid, reporting) = (self.clone(), *cid, flight.progress.clone());
         let work = self.blocking(move |store| {
+            // A caller that goes away leaves this running until it sees that it was stopped; the next may only begin then.
+            let _in_turn = (turn, flight);
             let fetch = FileFetch {
                 store,
                 online: &node,
@@ -305,7 +308,7 @@ impl Node {
             fetch.run()
         });
         let fetched = following(work, watching, progress).await;
-        drop((guard, turn));
+        drop(guard);
         fetched
     }
 
@@ -315,7 +318,7 @@ impl Node {
         if let Some(flight) = flights.get(cid).and_then(Weak::upgrade) {
             return flight;
         }
-        let flight = Arc::new(Flight { turn: tokio::sync::Mutex::new(()), progress: watch::Sender::new(0) });
+        let flight = Arc::new(Flight { turn: Arc::default(), progress: watch::Sender::new(0) });
         flights.insert(*cid, Arc::downgrade(&flight));
         flight
     }
