@@ -23,6 +23,7 @@ use cid::Cid;
 use futures::AsyncWriteExt as _;
 use libp2p::PeerId;
 use libp2p::swarm::{ConnectionId, Stream};
+use receive::Intake;
 use schedule::{Action, Schedule};
 use serve::{Ledgers, Serving};
 use std::collections::HashMap;
@@ -34,8 +35,8 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How often late peers are looked for: a fifth of the shortest patience.
-const TICK: Duration = Duration::from_millis(200);
+/// How often late peers are looked for: a third of the shortest patience.
+const TICK: Duration = Duration::from_millis(100);
 /// Longest time one write to a peer may take: a block of 256 KiB at 10 KiB/s. A peer that reads slower is cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Messages with blocks that are hashed or wait for it, of all peers together: 4 MiB at the usual block size.
@@ -75,6 +76,7 @@ struct Peer {
     wake: Arc<Notify>,
     token: CancellationToken,
     counters: Arc<Counters>,
+    intake: Arc<Intake>,
 }
 
 struct Inner {
@@ -203,12 +205,12 @@ impl Exchange {
                 },
                 &self.0.runtime,
             );
-            Peer { openers: Vec::new(), wake, token, counters: Arc::default() }
+            Peer { openers: Vec::new(), wake, token, counters: Arc::default(), intake: Arc::default() }
         });
         entry.openers.push((connection, opener));
-        let wake = entry.wake.clone();
+        let (wake, arriving) = (entry.wake.clone(), entry.intake.arriving.clone());
         drop(peers);
-        self.with_schedule(|schedule| schedule.peer_connected(peer, wake, Instant::now()));
+        self.with_schedule(|schedule| schedule.peer_connected(peer, wake, arriving, Instant::now()));
     }
 
     pub(crate) fn disconnected(&self, peer: PeerId, connection: ConnectionId) {
@@ -264,9 +266,7 @@ impl Exchange {
                     },
                 };
                 if *version < Version::V1_2 {
-                    // There a want is for the block itself, and silence is the only denial.
-                    wants.retain(|want| want.cancel || !want.have_only);
-                    wants.iter_mut().for_each(|want| want.send_dont_have = false);
+                    lock(&self.0.schedule).without_presences(&peer, &mut wants, Instant::now());
                 }
                 let message = wire::encode_wants(&wants, false);
                 let write = async {

@@ -1,52 +1,156 @@
 //! Reads Bitswap streams: frames, then messages, then blocks that are checked before anybody sees them.
 //!
-//! Memory follows what has really arrived, not what a length prefix claims; a message longer than anything this peer
-//! was asked for is read past without being kept.
+//! Memory follows what has really arrived, not what a length prefix claims, and all streams of one peer share one
+//! allowance of it; a message longer than anything this peer was asked for is read past without being kept. Messages
+//! that are good for nothing are read no faster than [`MESSAGES_PER_SECOND`].
 
-use super::buffers::Buffers;
+use super::buffers::{BUFFER_BYTES, Buffers};
 use super::wire::{self, MAX_LENGTH_BYTES, MAX_MESSAGE_BYTES, Message, Payload};
 use super::{Exchange, lock, schedule::Arrival};
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt as _};
 use libp2p::PeerId;
 use libp2p::swarm::Stream;
-use std::sync::atomic::Ordering;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use std::{io, sync::Arc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Longest message taken from a peer that we asked nothing of: [`wire::MAX_WANTS`] entries of about 60 bytes need a
-/// quarter of it.
+/// quarter of it. Also what all such messages of one peer, being read or acted upon, may take together.
 const MAX_UNASKED_BYTES: usize = 256 << 10;
-/// A message must arrive at this pace or better, else the stream is cut: 256 KiB in 30 s.
+/// What all messages of a peer that may send blocks take together: one of the longest, and some wantlists.
+const MAX_ASKED_BYTES: usize = MAX_MESSAGE_BYTES + MAX_UNASKED_BYTES;
+/// A message must arrive within this time, and the time that its length takes at [`MIN_BYTES_PER_SECOND`]; else the
+/// stream is cut.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The slowest that a long message may come: several share one slow link.
+const MIN_BYTES_PER_SECOND: usize = 8 << 10;
 /// Messages shorter than this get memory of their own size: a wantlist would keep a whole buffer busy.
 const SMALL_BYTES: usize = 16 << 10;
+/// Messages from one peer that are acted upon each second, but for those with a block that somebody waits for. Kubo
+/// sends at most a thousand.
+const MESSAGES_PER_SECOND: u32 = 2000;
+/// Messages that may come at once before that counts: two seconds' worth.
+const MESSAGE_BURST: u32 = 2 * MESSAGES_PER_SECOND;
+/// So many wants cost as much as a message.
+const WANTS_A_MESSAGE: usize = 64;
+
+/// What limits the reading from one peer; all its streams share it.
+pub(super) struct Intake {
+    asked: Arc<Semaphore>,
+    unasked: Arc<Semaphore>,
+    /// Wants of one message at a time: a peer with many streams waits behind itself.
+    wants: tokio::sync::Mutex<()>,
+    pace: Mutex<Pace>,
+    /// Bytes of messages, counted as they arrive.
+    pub(super) arriving: Arc<AtomicU64>,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self {
+            asked: Arc::new(Semaphore::new(MAX_ASKED_BYTES)),
+            unasked: Arc::new(Semaphore::new(MAX_UNASKED_BYTES)),
+            wants: tokio::sync::Mutex::default(),
+            pace: Mutex::new(Pace { left: MESSAGE_BURST, at: Instant::now() }),
+            arriving: Arc::default(),
+        }
+    }
+}
+
+/// A bucket of messages that a peer may send.
+struct Pace {
+    left: u32,
+    at: Instant,
+}
+
+impl Pace {
+    /// Takes so many messages out; how long to wait until they are covered.
+    fn spend(&mut self, messages: u32, now: Instant) -> Duration {
+        let each = Duration::from_secs(1) / MESSAGES_PER_SECOND;
+        let fresh = now.saturating_duration_since(self.at).as_nanos() / each.as_nanos();
+        let fresh = u32::try_from(fresh).unwrap_or(MESSAGE_BURST).min(MESSAGE_BURST);
+        if fresh > 0 {
+            self.left = (self.left + fresh).min(MESSAGE_BURST);
+            self.at = self.at.max(now);
+        }
+        let covered = messages.min(self.left);
+        self.left -= covered;
+        let debt = each * (messages - covered);
+        // What is owed is earned before anything else is.
+        self.at += debt;
+        self.at.saturating_duration_since(now)
+    }
+
+    fn earn(&mut self) {
+        self.left = (self.left + 1).min(MESSAGE_BURST);
+    }
+}
 
 impl Exchange {
     /// Reads one stream to its end.
     pub(super) async fn receive(&self, peer: PeerId, mut stream: Stream) -> io::Result<()> {
+        let intake = lock(&self.0.peers).get(&peer).map(|entry| entry.intake.clone());
+        let Some(intake) = intake else { return Ok(()) };
         loop {
             let Some(length) = read_length(&mut stream).await? else { return Ok(()) };
-            let expected = lock(&self.0.schedule).expects_from(&peer);
+            let may_send_blocks = lock(&self.0.schedule).may_send_blocks(&peer);
+            let allowance = match (may_send_blocks, length > MAX_UNASKED_BYTES) {
+                (true, _) => Some(&intake.asked),
+                (false, false) => Some(&intake.unasked),
+                (false, true) => None,
+            };
+            let timeout = READ_TIMEOUT + Duration::from_secs((length / MIN_BYTES_PER_SECOND) as u64);
             let read = async {
-                if length > MAX_UNASKED_BYTES && !expected {
+                let Some(allowance) = allowance else {
                     tracing::debug!(%peer, length, "skipping a long message nobody asked for");
                     self.waste(&peer, length);
+                    self.with_schedule(|schedule| schedule.on_bogus(peer));
                     let skipped =
                         futures::io::copy((&mut stream).take(length as u64), &mut futures::io::sink()).await?;
-                    return if skipped == length as u64 { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
-                }
-                read_exactly(&mut stream, length, &self.0.buffers).await.map(Some)
+                    return if skipped == length as u64 {
+                        Ok(None)
+                    } else {
+                        Err(io::Error::from(io::ErrorKind::UnexpectedEof))
+                    };
+                };
+                // No message is longer than its allowance, so this waits for other streams of the peer and ends.
+                let permit = allowance.clone().acquire_many_owned(length as u32).await.map_err(io::Error::other)?;
+                let bytes = read_exactly(&mut stream, length, &self.0.buffers, &intake.arriving).await?;
+                Ok(Some((bytes, permit)))
             };
-            let read = tokio::time::timeout(READ_TIMEOUT, read).await;
-            let Some(bytes) = read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? else { continue };
-            let message = wire::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            self.handle(peer, message).await;
+            let read = tokio::time::timeout(timeout, read).await;
+            let read = read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            let Some((bytes, permit)) = read else { continue };
+            let message = match wire::decode(&bytes) {
+                Ok(message) => message,
+                Err(error) => {
+                    self.with_schedule(|schedule| schedule.on_bogus(peer));
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                }
+            };
+            let cost = 1 + (message.wants.len() / WANTS_A_MESSAGE) as u32;
+            let wait = lock(&intake.pace).spend(cost, Instant::now());
+            if !wait.is_zero() {
+                tracing::trace!(%peer, ?wait, "the peer sends too many messages");
+                tokio::time::sleep(wait).await;
+            }
+            self.handle(peer, message, bytes, permit, &intake).await;
         }
     }
 
-    async fn handle(&self, peer: PeerId, message: Message) {
+    async fn handle(
+        &self,
+        peer: PeerId,
+        message: Message,
+        bytes: Bytes,
+        permit: OwnedSemaphorePermit,
+        intake: &Arc<Intake>,
+    ) {
         if !message.wants.is_empty() || message.full {
+            let _turn = intake.wants.lock().await;
             self.serving().take_wants(peer, message.full, message.wants).await;
         }
         if !message.presences.is_empty() {
@@ -61,31 +165,36 @@ impl Exchange {
             return;
         }
         // Waiting here stops reading from this peer, and its own window then stops it from sending.
-        let Ok(permit) = self.0.hashing.clone().acquire_owned().await else { return };
-        let exchange = self.clone();
+        let Ok(hashing) = self.0.hashing.clone().acquire_owned().await else { return };
+        let (exchange, intake, held) = (self.clone(), intake.clone(), held_by(bytes.len()));
+        drop(bytes);
         self.0.tasks.spawn_blocking_on(
             move || {
                 for payload in message.blocks {
-                    exchange.take_block(peer, payload);
+                    exchange.take_block(peer, payload, held, &intake);
                 }
-                drop(permit);
+                drop((permit, hashing));
             },
             &self.0.runtime,
         );
     }
 
-    /// Hashes a block and hands it to whoever waits for it.
-    fn take_block(&self, peer: PeerId, payload: Payload) {
+    /// Hashes a block and hands it to whoever waits for it. `held` is what its message keeps in memory.
+    fn take_block(&self, peer: PeerId, payload: Payload, held: usize, intake: &Intake) {
         let size = payload.size();
+        // A block must not keep much more in memory than itself.
+        let payload = if size < held / 2 { payload.detached() } else { payload };
         let block = match payload.into_block() {
             Ok(block) => block,
             Err(error) => {
                 tracing::debug!(%peer, %error, "a block was refused");
+                self.with_schedule(|schedule| schedule.on_bogus(peer));
                 return self.waste(&peer, size);
             }
         };
         match self.with_schedule(|schedule| schedule.on_block(peer, &block, Instant::now())) {
             Arrival::Wanted => {
+                lock(&intake.pace).earn();
                 if let Some(entry) = lock(&self.0.peers).get(&peer) {
                     entry.counters.received.fetch_add(size as u64, Ordering::Relaxed);
                 }
@@ -103,6 +212,11 @@ impl Exchange {
             counters.wasted.fetch_add(size as u64, Ordering::Relaxed);
         }
     }
+}
+
+/// Bytes that a message of this length keeps in memory.
+fn held_by(length: usize) -> usize {
+    if length <= SMALL_BYTES { length } else { length.max(BUFFER_BYTES) }
 }
 
 /// Reads a length prefix; `None` at the end of the stream.
@@ -126,8 +240,13 @@ async fn read_length(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option
     ))
 }
 
-/// Reads exactly `length` bytes, into memory that grows as they arrive.
-async fn read_exactly(stream: &mut (impl AsyncRead + Unpin), length: usize, buffers: &Buffers) -> io::Result<Bytes> {
+/// Reads exactly `length` bytes, into memory that grows as they arrive, and counts them.
+async fn read_exactly(
+    stream: &mut (impl AsyncRead + Unpin),
+    length: usize,
+    buffers: &Buffers,
+    arriving: &AtomicU64,
+) -> io::Result<Bytes> {
     let mut buffer = if length <= SMALL_BYTES { vec![0; length] } else { buffers.take() };
     let mut filled = 0;
     while filled < length {
@@ -137,7 +256,10 @@ async fn read_exactly(stream: &mut (impl AsyncRead + Unpin), length: usize, buff
         let end = buffer.len().min(length);
         match stream.read(&mut buffer[filled..end]).await? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => filled += read,
+            read => {
+                filled += read;
+                arriving.fetch_add(read as u64, Ordering::Relaxed);
+            }
         }
     }
     Ok(if length <= SMALL_BYTES { buffer.into() } else { buffers.share(buffer, length) })
@@ -145,7 +267,6 @@ async fn read_exactly(stream: &mut (impl AsyncRead + Unpin), length: usize, buff
 
 #[cfg(test)]
 mod tests {
-    use super::super::buffers::BUFFER_BYTES;
     use super::*;
     use futures::io::Cursor;
 
@@ -163,13 +284,33 @@ mod tests {
 
     #[test]
     fn c7_memory_follows_what_arrives_not_what_is_claimed() {
-        let buffers = Buffers::default();
-        let error =
-            run(read_exactly(&mut Cursor::new(&[0; 10][..]), MAX_MESSAGE_BYTES, &buffers)).expect_err("too short");
+        let (buffers, count) = (Buffers::default(), AtomicU64::new(0));
+        let error = run(read_exactly(&mut Cursor::new(&[0; 10][..]), MAX_MESSAGE_BYTES, &buffers, &count))
+            .expect_err("too short");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         for length in [0, 1, SMALL_BYTES, SMALL_BYTES + 1, BUFFER_BYTES, BUFFER_BYTES + 1, BUFFER_BYTES * 3 + 5] {
             let bytes = vec![3; length];
-            assert_eq!(run(read_exactly(&mut Cursor::new(&bytes[..]), length, &buffers)).expect("reads"), bytes);
+            assert_eq!(
+                run(read_exactly(&mut Cursor::new(&bytes[..]), length, &buffers, &count)).expect("reads"),
+                bytes
+            );
         }
+    }
+
+    #[test]
+    fn c7_messages_come_at_a_pace() {
+        let begun = Instant::now();
+        let mut pace = Pace { left: MESSAGE_BURST, at: begun };
+        for _ in 0..MESSAGE_BURST {
+            assert_eq!(pace.spend(1, begun), Duration::ZERO);
+        }
+        let each = Duration::from_secs(1) / MESSAGES_PER_SECOND;
+        assert_eq!(pace.spend(1, begun), each);
+        assert_eq!(pace.spend(10, begun), each * 11);
+        // A minute later the burst is full again, and no more than that.
+        assert_eq!(pace.spend(MESSAGE_BURST, begun + Duration::from_secs(60)), Duration::ZERO);
+        assert_eq!(pace.spend(1, begun + Duration::from_secs(60)), each);
+        pace.earn();
+        assert_eq!(pace.spend(1, begun + Duration::from_secs(61)), Duration::ZERO);
     }
 }

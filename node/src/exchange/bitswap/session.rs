@@ -73,7 +73,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.exchange.with_schedule(|schedule| schedule.close_session(self.id));
+        self.exchange.with_schedule(|schedule| schedule.close_session(self.id, Instant::now()));
         while self.try_next().is_some() {}
     }
 }

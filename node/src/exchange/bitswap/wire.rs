@@ -55,6 +55,11 @@ impl Payload {
         self.data.len()
     }
 
+    /// The same, in memory of its own.
+    pub(super) fn detached(self) -> Self {
+        Self { data: Bytes::copy_from_slice(&self.data), ..self }
+    }
+
     /// Hashes the bytes: the only way from the wire to a [`Block`].
     ///
     /// # Errors

@@ -1,8 +1,10 @@
 //! Who is asked for what: the client half of Bitswap as a plain state machine.
 //!
-//! Blocks are asked for in the order a session wants them, from peers that are believed to hold them, a window of
-//! bytes at a time; what a peer does not deliver in time, or denies, is asked of another. Nothing here does I/O or
-//! reads a clock: callers pass the time in and carry out the [`Action`]s that come back.
+//! Blocks are asked for in the order sessions want them, sessions taking turns, from peers that are believed to hold
+//! them, a window of bytes at a time. What a peer denies is asked of another; what it does not deliver in time is asked
+//! of another *as well*, then of two more, then of four: one honest holder among many is found in a few rounds, and a
+//! slow one is never cut off. Nothing here does I/O or reads a clock: callers pass the time in and carry out the
+//! [`Action`]s that come back.
 
 mod source;
 
@@ -11,31 +13,27 @@ use crate::block::Block;
 use cid::Cid;
 use libp2p::PeerId;
 use multihash::Multihash;
-use source::{Asked, Source};
-use std::collections::{HashMap, HashSet, VecDeque};
+use source::Source;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 
 /// Bytes asked for, of all peers together, or received and not taken by a session yet: what the exchange may hold in
 /// memory. Four peers with full windows.
 const MAX_BYTES: usize = 16 << 20;
-/// A block kept this many times the peer's patience is late even while others arrive from it.
-const DRIP_FACTOR: u32 = 4;
-/// A peer that was given up is tried again after this long.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(15);
-/// Blocks that a peer may be late with, one after another, before a session stops relying on it.
-const MAX_STRIKES: u32 = 3;
-/// Blocks nobody asked for that a peer may send before it is cut off. Late duplicates do not count.
+/// Blocks nobody asked for, and long messages of that kind, after which a peer is cut off.
 const MAX_BOGUS_BLOCKS: u32 = 16;
+/// Peers whose offences are remembered after they disconnected.
+const MAX_OFFENDERS: usize = 1024;
 /// A denial is forgotten after this long: the peer may be fetching the block itself.
 const DENIAL_LIFETIME: Duration = Duration::from_secs(2);
 /// How often peers and routing are asked again for what nobody is known to hold.
 const SEEK_INTERVAL: Duration = Duration::from_secs(2);
-/// Most peers asked whether they have a block, at a time: a bound on how loud a search is.
-const MAX_PROBES: usize = 64;
-/// Delivered blocks that are remembered, to tell a late duplicate from a block nobody asked for.
-const REMEMBERED: usize = 4096;
+/// Most peers asked whether they have a block, in one such interval: a bound on how loud a search is. The others have
+/// their turn in the next one.
+const MAX_PROBES: usize = 128;
 /// A peer that delivered within this time is asked first by a new session: the blobs of one image lie together.
 const TRUSTED_FOR: Duration = Duration::from_secs(300);
 
@@ -49,7 +47,7 @@ pub(super) type SessionId = u64;
 pub(super) enum Action {
     /// Look for providers of this CID and connect to them.
     Seek(Cid),
-    /// Disconnect this peer and do not let it back: it sends what nobody asked for.
+    /// Disconnect this peer and do not let it back: it sends what nobody asked for. Said again at each further offence.
     Ban(PeerId),
 }
 
@@ -58,9 +56,9 @@ pub(super) enum Action {
 pub(super) enum Arrival {
     /// Somebody waited for it.
     Wanted,
-    /// It came twice.
+    /// It was asked for, and came from another peer meanwhile, or is no longer wanted.
     Duplicate,
-    /// Nobody asked for it.
+    /// The peer was not asked for it, or has sent it already.
     Bogus,
 }
 
@@ -69,20 +67,45 @@ struct Denial {
     at: Instant,
 }
 
-#[derive(Default)]
 struct Wanted {
+    cid: Cid,
+    /// Its place among all wants; the least is asked for first.
+    order: u64,
     sessions: Vec<SessionId>,
     asked: Vec<PeerId>,
     denied: Vec<Denial>,
+    /// The session that has it in a queue, if it is to be asked of anybody (else).
+    queued: Option<SessionId>,
+    /// Peers to have been asked before it leaves the queue.
+    copies: usize,
 }
 
 struct SessionState {
-    /// Wanted and not asked of anybody now, in order.
-    queue: VecDeque<Cid>,
+    /// Wanted and to be asked for, by their order.
+    queue: BTreeMap<u64, Hash>,
+    /// Wanted, and nobody is known to hold them.
+    unheld: BTreeMap<u64, Hash>,
+    /// All who may have it are late with it.
+    stuck: Option<Cid>,
     holders: Vec<PeerId>,
     probed: HashSet<PeerId>,
+    probes: usize,
     blocks: mpsc::UnboundedSender<Block>,
     last_seek: Option<Instant>,
+}
+
+/// What is to be done about a want that may be asked of somebody.
+enum Pick {
+    /// Ask this peer.
+    Ask(PeerId),
+    /// Somebody may have it, and is busy.
+    Wait,
+    /// Enough lies in memory, or is on its way.
+    Pause,
+    /// All who may have it were asked.
+    Stuck,
+    /// Nobody is known to have it.
+    Unheld,
 }
 
 /// The state machine. One lock guards it; every call is short.
@@ -90,15 +113,18 @@ struct SessionState {
 pub(super) struct Schedule {
     sources: HashMap<PeerId, Source>,
     wants: HashMap<Hash, Wanted>,
-    sessions: HashMap<SessionId, SessionState>,
+    sessions: BTreeMap<SessionId, SessionState>,
     next_session: SessionId,
-    remembered: HashSet<Hash>,
-    remembered_order: VecDeque<Hash>,
+    next_order: u64,
+    /// Which session is served first.
+    turn: usize,
     actions: Vec<Action>,
     /// Bytes of blocks that sessions have not taken yet.
     held: usize,
     /// Something was not asked for because of [`MAX_BYTES`].
     paused: bool,
+    /// How often peers that are not connected now have sent what nobody asked for.
+    offenders: HashMap<PeerId, u32>,
 }
 
 impl Schedule {
@@ -106,24 +132,29 @@ impl Schedule {
         std::mem::take(&mut self.actions)
     }
 
-    pub(super) fn peer_connected(&mut self, peer: PeerId, wake: Arc<Notify>, now: Instant) {
-        self.sources.entry(peer).or_insert_with(|| Source::new(wake, now));
-        let ids: Vec<_> = self.sessions.keys().copied().collect();
-        for id in ids {
-            self.probe(id, now);
-        }
+    /// `arriving` counts the bytes of messages that come from the peer, before they are complete.
+    pub(super) fn peer_connected(&mut self, peer: PeerId, wake: Arc<Notify>, arriving: Arc<AtomicU64>, now: Instant) {
+        let source = self.sources.entry(peer).or_insert_with(|| Source::new(wake, arriving, now));
+        source.bogus += self.offenders.remove(&peer).unwrap_or_default();
+        self.search(now);
     }
 
     pub(super) fn peer_disconnected(&mut self, peer: &PeerId, now: Instant) {
         let Some(source) = self.sources.remove(peer) else { return };
+        if source.bogus > 0 {
+            if self.offenders.len() >= MAX_OFFENDERS {
+                self.offenders.clear();
+            }
+            self.offenders.insert(*peer, source.bogus);
+        }
         for session in self.sessions.values_mut() {
             session.holders.retain(|holder| holder != peer);
             session.probed.remove(peer);
         }
-        for (hash, asked) in source.asked {
-            self.requeue(&hash, asked.cid, peer);
+        for hash in source.asked.keys() {
+            self.forget_asked(hash, peer);
         }
-        self.assign_all(now);
+        self.assign(now);
     }
 
     /// Whether wants of ours are outstanding at this peer.
@@ -131,73 +162,109 @@ impl Schedule {
         self.sources.get(peer).is_some_and(|source| !source.asked.is_empty())
     }
 
+    /// Whether blocks may come from this peer that it was asked for, even if they are no longer wanted.
+    pub(super) fn may_send_blocks(&self, peer: &PeerId) -> bool {
+        self.sources.get(peer).is_some_and(Source::owes_blocks)
+    }
+
     /// What is to be sent to this peer now.
     pub(super) fn take_outbox(&mut self, peer: &PeerId) -> Vec<Want> {
-        self.sources.get_mut(peer).map(|source| std::mem::take(&mut source.outbox)).unwrap_or_default()
+        self.sources.get_mut(peer).map(Source::take_outbox).unwrap_or_default()
+    }
+
+    /// Rewrites wants for a peer whose protocol has no presences: there every want is for the block itself, and silence
+    /// is the only denial.
+    pub(super) fn without_presences(&mut self, peer: &PeerId, wants: &mut [Want], now: Instant) {
+        let Some(source) = self.sources.get_mut(peer) else { return };
+        for want in wants.iter_mut().filter(|want| !want.cancel) {
+            want.send_dont_have = false;
+            if std::mem::take(&mut want.have_only)
+                && let Some(wanted) = self.wants.get_mut(want.cid.hash())
+            {
+                source.asked_by_search(want.cid, now);
+                if !wanted.asked.contains(peer) {
+                    wanted.asked.push(*peer);
+                }
+            }
+        }
     }
 
     pub(super) fn open_session(&mut self, blocks: mpsc::UnboundedSender<Block>, now: Instant) -> SessionId {
         let id = self.next_session;
         self.next_session += 1;
         let trusted = |source: &Source| {
-            source.strikes < MAX_STRIKES && source.last_block.is_some_and(|at| now.duration_since(at) < TRUSTED_FOR)
+            source.is_reliable() && source.last_block.is_some_and(|at| now.duration_since(at) < TRUSTED_FOR)
         };
         let holders = self.sources.iter().filter(|(_, source)| trusted(source)).map(|(peer, _)| *peer).collect();
-        let state = SessionState { queue: VecDeque::new(), holders, probed: HashSet::new(), blocks, last_seek: None };
+        let state = SessionState {
+            queue: BTreeMap::new(),
+            unheld: BTreeMap::new(),
+            stuck: None,
+            holders,
+            probed: HashSet::new(),
+            probes: 0,
+            blocks,
+            last_seek: None,
+        };
         self.sessions.insert(id, state);
         id
     }
 
-    pub(super) fn close_session(&mut self, id: SessionId) {
+    pub(super) fn close_session(&mut self, id: SessionId, now: Instant) {
         let Some(closed) = self.sessions.remove(&id) else { return };
-        let mut cancelled = Vec::new();
+        let sources = &mut self.sources;
         self.wants.retain(|hash, wanted| {
             wanted.sessions.retain(|session| *session != id);
             if wanted.sessions.is_empty() {
-                cancelled.extend(wanted.asked.iter().map(|peer| (*peer, *hash)));
+                for peer in &wanted.asked {
+                    if let Some(source) = sources.get_mut(peer) {
+                        source.cancel(hash);
+                    }
+                }
             }
             !wanted.sessions.is_empty()
         });
         // What it had queued for others as well is theirs to ask for now.
-        for cid in closed.queue {
-            let wanted = self.wants.get(cid.hash());
-            let heir = wanted.and_then(|wanted| wanted.sessions.first()).and_then(|id| self.sessions.get_mut(id));
-            if let Some(heir) = heir {
-                heir.queue.push_back(cid);
+        for (order, hash) in closed.queue.into_iter().chain(closed.unheld) {
+            let Some(wanted) = self.wants.get_mut(&hash) else { continue };
+            wanted.queued = wanted.sessions.first().copied();
+            if let Some(heir) = wanted.queued.and_then(|id| self.sessions.get_mut(&id)) {
+                heir.queue.insert(order, hash);
             }
         }
-        for (peer, hash) in cancelled {
-            self.remember(hash);
-            if let Some(source) = self.sources.get_mut(&peer)
-                && let Some(asked) = source.asked.remove(&hash)
-            {
-                source.cancel(asked.cid);
-            }
-        }
+        // The room it leaves is for others.
+        self.assign(now);
     }
 
     pub(super) fn want(&mut self, id: SessionId, cids: impl IntoIterator<Item = Cid>, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         for cid in cids {
-            let wanted = self.wants.entry(*cid.hash()).or_default();
-            if wanted.sessions.contains(&id) {
-                continue;
+            let wanted = self.wants.entry(*cid.hash()).or_insert_with(|| {
+                // One that another session asked for is only waited for.
+                self.next_order += 1;
+                session.queue.insert(self.next_order, *cid.hash());
+                Wanted {
+                    cid,
+                    order: self.next_order,
+                    sessions: Vec::new(),
+                    asked: Vec::new(),
+                    denied: Vec::new(),
+                    queued: Some(id),
+                    copies: 1,
+                }
+            });
+            if !wanted.sessions.contains(&id) {
+                wanted.sessions.push(id);
             }
-            // One that another session asked for is only waited for.
-            if wanted.sessions.is_empty() {
-                session.queue.push_back(cid);
-            }
-            wanted.sessions.push(id);
         }
-        self.assign(id, now);
+        self.assign(now);
     }
 
     /// A session has taken blocks of this many bytes, or went away without taking them.
     pub(super) fn taken(&mut self, bytes: usize, now: Instant) {
         self.held = self.held.saturating_sub(bytes);
         if self.paused && self.held <= MAX_BYTES / 2 {
-            self.paused = false;
-            self.assign_all(now);
+            self.assign(now);
         }
     }
 
@@ -211,227 +278,250 @@ impl Schedule {
     }
 
     pub(super) fn on_presence(&mut self, peer: PeerId, cid: &Cid, have: bool, now: Instant) {
-        let Some(wanted) = self.wants.get_mut(cid.hash()) else { return };
-        let sessions = wanted.sessions.clone();
+        let hash = cid.hash();
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        let Some(wanted) = self.wants.get_mut(hash) else { return };
         if have {
-            for id in sessions {
-                if let Some(session) = self.sessions.get_mut(&id) {
-                    if !session.holders.contains(&peer) {
-                        session.holders.push(peer);
-                    }
-                    self.assign(id, now);
+            let mut news = false;
+            for id in &wanted.sessions {
+                let Some(session) = self.sessions.get_mut(id) else { continue };
+                if !session.holders.contains(&peer) {
+                    session.holders.push(peer);
+                    session.queue.append(&mut session.unheld);
+                    news = true;
                 }
+            }
+            // A holder that had denied it before is asked once its denial is forgotten.
+            if news {
+                self.assign(now);
             }
             return;
         }
         if !wanted.denied.iter().any(|denial| denial.peer == peer) {
             wanted.denied.push(Denial { peer, at: now });
         }
-        let asked = self.sources.get_mut(&peer).and_then(|source| source.asked.remove(cid.hash()));
-        if let Some(asked) = asked {
-            self.requeue(&cid.hash().to_owned(), asked.cid, &peer);
-            for id in sessions {
-                self.assign(id, now);
-            }
+        if source.release(hash).is_some() {
+            self.forget_asked(hash, &peer);
+            self.assign(now);
         }
     }
 
     /// Takes a verified block in and hands it to whoever waits for it.
     pub(super) fn on_block(&mut self, peer: PeerId, block: &Block, now: Instant) -> Arrival {
         let hash = *block.cid().hash();
-        let asked = self.sources.get_mut(&peer).and_then(|source| source.asked.remove(&hash));
+        let mut source = self.sources.get_mut(&peer);
+        let owed = source.as_mut().is_some_and(|source| source.came(&hash));
+        let asked = source.as_mut().and_then(|source| source.release(&hash));
         let Some(wanted) = self.wants.remove(&hash) else {
-            if self.remembered.contains(&hash) {
+            if owed {
                 return Arrival::Duplicate;
             }
-            if let Some(source) = self.sources.get_mut(&peer) {
-                source.bogus += 1;
-                if source.bogus == MAX_BOGUS_BLOCKS {
-                    self.actions.push(Action::Ban(peer));
-                }
-            }
+            self.on_bogus(peer);
             return Arrival::Bogus;
         };
-        self.remember(hash);
-        if let Some(source) = self.sources.get_mut(&peer) {
-            source.delivered(asked.as_ref(), block.data().len(), now);
+        if let Some(source) = source {
+            source.delivered(block, asked.as_ref(), now);
         }
         for other in wanted.asked.iter().filter(|other| **other != peer) {
-            if let Some(source) = self.sources.get_mut(other)
-                && let Some(asked) = source.asked.remove(&hash)
-            {
-                source.cancel(asked.cid);
+            if let Some(source) = self.sources.get_mut(other) {
+                source.cancel(&hash);
             }
+        }
+        if let Some(session) = wanted.queued.and_then(|id| self.sessions.get_mut(&id)) {
+            session.queue.remove(&wanted.order);
+            session.unheld.remove(&wanted.order);
         }
         for id in &wanted.sessions {
             if let Some(session) = self.sessions.get_mut(id) {
-                // Denied, then queued, then delivered late by the first peer.
-                if wanted.asked.is_empty() {
-                    session.queue.retain(|cid| *cid.hash() != hash);
-                }
                 // The session counts what it wants, so this never holds more than that.
                 if session.blocks.send(block.clone()).is_ok() {
                     self.held += block.data().len();
                 }
-                if !session.holders.contains(&peer) {
+                session.stuck = session.stuck.filter(|cid| *cid.hash() != hash);
+                if !session.holders.contains(&peer) && self.sources.contains_key(&peer) {
                     session.holders.push(peer);
+                    session.queue.append(&mut session.unheld);
                 }
             }
         }
-        self.assign_all(now);
+        self.assign(now);
         Arrival::Wanted
     }
 
-    /// Passes over peers that are late, forgets old denials, searches again for what nobody holds.
-    pub(super) fn tick(&mut self, now: Instant) {
-        let mut late = Vec::new();
-        for (peer, source) in &mut self.sources {
-            let patience = source.patience();
-            let silent = source.last_block.is_none_or(|at| now.duration_since(at) > patience);
-            let limit = if silent { patience } else { patience * DRIP_FACTOR };
-            let before = late.len();
-            let overdue = source.asked.iter().filter(|(_, asked)| now.duration_since(asked.at) > limit);
-            late.extend(overdue.map(|(hash, asked)| (*peer, *hash, asked.cid)));
-            if late.len() > before {
-                source.strikes += 1;
+    /// Counts something that a peer sent without being asked, and cuts it off when that goes on.
+    pub(super) fn on_bogus(&mut self, peer: PeerId) {
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.bogus += 1;
+            if source.bogus >= MAX_BOGUS_BLOCKS {
+                self.actions.push(Action::Ban(peer));
             }
+        }
+    }
+
+    /// Finds out who is late, forgets old denials, searches again for what nobody holds.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let reliable = self.sources.values().filter(|source| source.is_proven() && source.is_reliable());
+        let usual = reliable.map(Source::latency).min().unwrap_or_default();
+        for source in self.sources.values_mut() {
+            source.tick(usual, now);
         }
         for wanted in self.wants.values_mut() {
             wanted.denied.retain(|denial| now.duration_since(denial.at) < DENIAL_LIFETIME);
         }
-        for (peer, hash, cid) in late {
-            self.pass_over(peer, hash, cid, now);
+        let waiting = self.wants.iter().filter(|(_, wanted)| wanted.queued.is_none());
+        for hash in waiting.map(|(hash, _)| *hash).collect::<Vec<_>>() {
+            self.requeue(&hash);
         }
-        let ids: Vec<_> = self.sessions.keys().copied().collect();
-        for id in ids {
-            self.assign(id, now);
+        for session in self.sessions.values_mut() {
+            session.queue.append(&mut session.unheld);
+            session.stuck = None;
+        }
+        self.assign(now);
+    }
+
+    /// A peer will not deliver what it was asked for.
+    fn forget_asked(&mut self, hash: &Hash, peer: &PeerId) {
+        if let Some(wanted) = self.wants.get_mut(hash) {
+            wanted.asked.retain(|asked| asked != peer);
+            self.requeue(hash);
         }
     }
 
-    /// Takes a want from a peer that is late, if another one may have it; else asks the same one again.
-    fn pass_over(&mut self, peer: PeerId, hash: Hash, cid: Cid, now: Instant) {
-        let Some(wanted) = self.wants.get_mut(&hash) else { return };
-        let denied = |other: &PeerId| wanted.denied.iter().any(|denial| denial.peer == *other);
-        let others = wanted.sessions.iter().filter_map(|id| self.sessions.get(id)).flat_map(|session| &session.holders);
-        let another = others.filter(|other| **other != peer && !denied(other)).count() > 0;
-        let Some(source) = self.sources.get_mut(&peer) else { return };
-        if another || source.strikes >= MAX_STRIKES {
-            source.asked.remove(&hash);
-            source.cancel(cid);
-            wanted.denied.push(Denial { peer, at: now });
-            if source.strikes >= MAX_STRIKES {
-                for session in self.sessions.values_mut() {
-                    session.holders.retain(|holder| *holder != peer);
-                }
-            }
-            self.requeue(&hash, cid, &peer);
-        } else if let Some(asked) = source.asked.get_mut(&hash) {
-            asked.at = now;
-            source.post(Want { cid, cancel: false, have_only: false, send_dont_have: true });
-        }
-    }
-
-    /// Puts a want that `peer` no longer answers back to the head of the queue of those who wait for it.
-    fn requeue(&mut self, hash: &Hash, cid: Cid, peer: &PeerId) {
+    /// Puts a want back in its place in the queue, if all who were asked for it are late: twice as many are to be.
+    fn requeue(&mut self, hash: &Hash) {
         let Some(wanted) = self.wants.get_mut(hash) else { return };
-        wanted.asked.retain(|asked| asked != peer);
-        if wanted.asked.is_empty()
-            && let Some(id) = wanted.sessions.iter().find(|id| self.sessions.contains_key(id))
-            && let Some(session) = self.sessions.get_mut(id)
-            && !session.queue.contains(&cid)
-        {
-            session.queue.push_front(cid);
+        let is_late = |peer: &PeerId| {
+            let asked = self.sources.get(peer).and_then(|source| source.asked.get(hash));
+            asked.is_none_or(|asked| asked.late)
+        };
+        if wanted.queued.is_some() || !wanted.asked.iter().all(is_late) {
+            return;
+        }
+        wanted.copies = (wanted.asked.len() * 2).max(1);
+        wanted.queued = wanted.sessions.first().copied();
+        if let Some(session) = wanted.queued.and_then(|id| self.sessions.get_mut(&id)) {
+            session.queue.insert(wanted.order, *hash);
         }
     }
 
-    fn assign_all(&mut self, now: Instant) {
-        let waiting = |session: &SessionState| !session.queue.is_empty();
-        let ids: Vec<_> = self.sessions.iter().filter(|(_, state)| waiting(state)).map(|(id, _)| *id).collect();
-        for id in ids {
-            self.assign(id, now);
-        }
-    }
-
-    /// Asks holders with room in their windows for what the session has queued.
-    fn assign(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let mut owed: usize = self.sources.values().map(Source::owed).sum();
-        let mut nobody = Vec::new();
-        while let Some(cid) = session.queue.pop_front() {
-            if owed > 0 && owed + self.held >= MAX_BYTES {
-                self.paused = true;
-                session.queue.push_front(cid);
-                break;
+    /// Asks holders with room in their windows for what is queued, one block of each session at a time.
+    fn assign(&mut self, now: Instant) {
+        self.paused = false;
+        let queued = self.sessions.iter().filter(|(_, session)| !session.queue.is_empty());
+        let mut sessions: Vec<_> = queued.map(|(id, _)| *id).collect();
+        if !sessions.is_empty() {
+            let first = self.turn % sessions.len();
+            sessions.rotate_left(first);
+            self.turn = self.turn.wrapping_add(1);
+            let mut under_way = self.sources.values().map(Source::bytes_asked).sum();
+            while !sessions.is_empty() {
+                sessions.retain(|id| self.assign_one(*id, &mut under_way, now));
             }
-            let Some(wanted) = self.wants.get_mut(cid.hash()) else { continue };
-            let may_have = |peer: &PeerId| !wanted.denied.iter().any(|denial| denial.peer == *peer);
-            let holders = session.holders.iter().filter(|peer| may_have(peer));
-            let (mut best, mut any) = (None, false);
-            for peer in holders {
-                let Some(source) = self.sources.get(peer) else { continue };
-                any = true;
-                if source.open {
-                    // The time this peer would take to get to one more block.
-                    let score = (source.latency.as_micros().max(1), source.asked.len());
-                    let load = score.0 * (score.1 as u128 + 1) / source.window() as u128;
-                    if best.is_none_or(|(least, _)| load < least) {
-                        best = Some((load, *peer));
+        }
+        self.search(now);
+    }
+
+    /// Asks for the first block of a session's queue; `false` when nothing of it can be asked for now.
+    fn assign_one(&mut self, id: SessionId, under_way: &mut usize, now: Instant) -> bool {
+        loop {
+            let Some(session) = self.sessions.get(&id) else { return false };
+            let Some((order, hash)) = session.queue.first_key_value().map(|(order, hash)| (*order, *hash)) else {
+                return false;
+            };
+            let pick = self.wants.get(&hash).map(|wanted| (wanted.cid, self.pick(wanted, *under_way, now)));
+            let (Some(session), Some(wanted)) = (self.sessions.get_mut(&id), self.wants.get_mut(&hash)) else {
+                return false;
+            };
+            match pick {
+                Some((cid, Pick::Ask(peer))) => {
+                    if let Some(source) = self.sources.get_mut(&peer) {
+                        source.ask(cid, now);
+                        *under_way += source.block_bytes;
                     }
+                    wanted.asked.push(peer);
+                    if wanted.asked.len() >= wanted.copies {
+                        wanted.queued = None;
+                        session.queue.remove(&order);
+                    }
+                    return true;
+                }
+                Some((_, Pick::Wait)) => return false,
+                Some((_, Pick::Pause)) => {
+                    self.paused = true;
+                    return false;
+                }
+                Some((cid, Pick::Stuck)) => {
+                    wanted.queued = None;
+                    session.queue.remove(&order);
+                    session.stuck.get_or_insert(cid);
+                }
+                Some((_, Pick::Unheld)) => {
+                    session.queue.remove(&order);
+                    session.unheld.insert(order, hash);
+                }
+                None => drop(session.queue.remove(&order)),
+            }
+        }
+    }
+
+    /// Whom to ask for a block: reliable peers first, then those that nothing is known of, then those that were late.
+    ///
+    /// While there is a reliable one, the others get one block at a time to show what they can.
+    fn pick(&self, wanted: &Wanted, under_way: usize, now: Instant) -> Pick {
+        let may_have =
+            |peer: &PeerId| !wanted.asked.contains(peer) && !wanted.denied.iter().any(|denial| denial.peer == *peer);
+        let candidates = || {
+            let sessions = wanted.sessions.iter().filter_map(|id| self.sessions.get(id));
+            let holders = sessions.flat_map(|session| &session.holders).filter(|peer| may_have(peer));
+            holders.filter_map(|peer| Some((*peer, self.sources.get(peer)?)))
+        };
+        let proven = candidates().any(|(_, source)| source.is_reliable() && source.is_proven());
+        let reliable = candidates().any(|(_, source)| source.is_reliable());
+        let (mut best, mut any) = (None, false);
+        for (peer, source) in candidates() {
+            any = true;
+            let (rank, room) = match (source.is_reliable(), source.is_proven()) {
+                (true, true) => (0, source.has_room()),
+                (true, false) => (1, if proven { source.asked.is_empty() } else { source.has_room() }),
+                (false, _) => (2, source.is_idle() && (!reliable || source.has_rested(now))),
+            };
+            let score = (rank, source.load());
+            if room && best.is_none_or(|(least, _)| score < least) {
+                best = Some((score, peer));
+            }
+        }
+        match best {
+            Some(_) if wanted.asked.is_empty() && under_way > 0 && under_way + self.held >= MAX_BYTES => Pick::Pause,
+            Some((_, peer)) => Pick::Ask(peer),
+            None if any => Pick::Wait,
+            None if wanted.asked.is_empty() => Pick::Unheld,
+            None => Pick::Stuck,
+        }
+    }
+
+    /// Asks peers whether they have the first block of each session that nobody is known to have, or to deliver.
+    fn search(&mut self, now: Instant) {
+        for session in self.sessions.values_mut() {
+            let unheld = session.unheld.values().next().and_then(|hash| self.wants.get(hash));
+            let Some(cid) = unheld.map(|wanted| wanted.cid).or(session.stuck) else { continue };
+            if session.last_seek.is_none_or(|at| now.duration_since(at) >= SEEK_INTERVAL) {
+                session.last_seek = Some(now);
+                session.probes = 0;
+                self.actions.push(Action::Seek(cid));
+                let is_left =
+                    |(peer, source): (&PeerId, &Source)| !source.is_given_up(now) && !session.probed.contains(peer);
+                if !self.sources.iter().any(is_left) {
+                    session.probed.clear();
                 }
             }
-            let Some((_, peer)) = best else {
-                if any {
-                    session.queue.push_front(cid);
+            for (peer, source) in &mut self.sources {
+                if session.probes == MAX_PROBES {
                     break;
                 }
-                nobody.push(cid);
-                continue;
-            };
-            let source = self.sources.get_mut(&peer).expect("the best peer was looked up above");
-            source.asked.insert(*cid.hash(), Asked { cid, at: now });
-            owed += source.block_bytes;
-            source.last_ask = now;
-            source.open = source.asked.len() < source.window();
-            source.post(Want { cid, cancel: false, have_only: false, send_dont_have: true });
-            wanted.asked.push(peer);
-        }
-        let searching = !nobody.is_empty();
-        for cid in nobody.into_iter().rev() {
-            session.queue.push_front(cid);
-        }
-        if searching {
-            self.probe(id, now);
-        }
-    }
-
-    /// Asks peers that were not asked yet whether they have the first block that nobody is known to hold.
-    fn probe(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let denied = |peer: &PeerId, cid: &Cid| {
-            self.wants.get(cid.hash()).is_some_and(|wanted| wanted.denied.iter().any(|denial| denial.peer == *peer))
-        };
-        let held = |cid: &Cid| session.holders.iter().any(|peer| !denied(peer, cid));
-        let Some(cid) = session.queue.iter().find(|cid| !held(cid)).copied() else { return };
-        if session.last_seek.is_none_or(|at| now.duration_since(at) >= SEEK_INTERVAL) {
-            session.last_seek = Some(now);
-            session.probed.clear();
-            self.actions.push(Action::Seek(cid));
-        }
-        for (peer, source) in &mut self.sources {
-            let given_up = source.strikes >= MAX_STRIKES * 2 && now.duration_since(source.last_ask) < FORGIVEN_AFTER;
-            if session.probed.len() < MAX_PROBES && !given_up && session.probed.insert(*peer) {
-                source.post(Want { cid, cancel: false, have_only: true, send_dont_have: true });
-            }
-        }
-    }
-
-    fn remember(&mut self, hash: Hash) {
-        if self.remembered.insert(hash) {
-            self.remembered_order.push_back(hash);
-            if self.remembered_order.len() > REMEMBERED
-                && let Some(oldest) = self.remembered_order.pop_front()
-            {
-                self.remembered.remove(&oldest);
+                if !source.is_given_up(now) && session.probed.insert(*peer) {
+                    session.probes += 1;
+                    source.probe(cid);
+                }
             }
         }
     }

@@ -1,10 +1,14 @@
-//! A connected peer, as far as asking it for blocks goes: its window, its pace, what it owes.
+//! One connected peer: what it was asked for, how fast it answers, how far it is relied on.
+//!
+//! Imports the wire's types. It never decides who is asked for what: its parent does, by what is known here.
 
+use super::super::wire::Want;
 use super::Hash;
-use crate::exchange::bitswap::wire::Want;
+use crate::block::Block;
 use cid::Cid;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -13,99 +17,271 @@ use tokio::sync::Notify;
 pub(super) const WINDOW_BYTES: usize = 4 << 20;
 /// Fewest and most blocks in a window, whatever their size.
 const WINDOW_BLOCKS: (usize, usize) = (2, 128);
+/// Blocks asked of a peer that has delivered none yet; each that comes quickly makes room for one more.
+pub(super) const FIRST_WINDOW: usize = 4;
 /// Size of a block that nothing is known about: the chunk size that this node, Kubo and nerdctl write.
 pub(super) const USUAL_BLOCK_BYTES: usize = 256 << 10;
-/// A peer that keeps a block longer than this, when it usually takes less than a quarter of it, is passed over.
-pub(super) const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-/// A block that takes longer than this from want to arrival waits behind too many others: the window shrinks.
+/// A block that takes four times as long as usual, within these bounds, is late: another peer is asked as well. The
+/// lower one is what a busy disk takes now and then.
+pub(super) const PATIENCE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(10));
+/// A block kept this many times the peer's patience is late even while others arrive from it.
+const DRIP_FACTOR: u32 = 4;
+/// A late want is sent again to a silent peer after this long, then after twice, four and eight times as long: it may
+/// have been lost with a stream.
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// A block that takes longer than this, and than four times the shortest, waits behind too many others: the window
+/// shrinks.
 pub(super) const SLOW: Duration = Duration::from_secs(1);
-/// A block that takes less than this: the window may grow.
+/// A block that takes less than this, or than twice the shortest: the window may grow.
 const QUICK: Duration = Duration::from_millis(300);
+/// Bytes that must arrive within [`PROGRESS_TIME`] for an unfinished block to count as coming.
+const PROGRESS_BYTES: u64 = 16 << 10;
+/// A peer whose bytes came within this time is not silent.
+const PROGRESS_TIME: Duration = Duration::from_secs(2);
+/// Blocks in a row that a peer may be late with before it is left alone for a while.
+pub(super) const MAX_STRIKES: u32 = 3;
+/// A peer that was late is passed over this long while another one may have the block.
+const REST: Duration = Duration::from_secs(5);
+/// A peer that was late too often is not even searched for this long.
+pub(super) const FORGIVEN_AFTER: Duration = Duration::from_secs(15);
+/// Blocks remembered as asked for and not received: what may still come late. Far more than any window.
+const MAX_OWED: usize = 4096;
 
-/// A block it was asked for.
+/// A block that a peer was asked for.
 pub(super) struct Asked {
     pub(super) cid: Cid,
     pub(super) at: Instant,
+    /// It did not come in time, and another peer may be asked.
+    pub(super) late: bool,
+    sent_again: (u32, Instant),
 }
 
 /// A connected peer.
 pub(super) struct Source {
-    pub(super) outbox: Vec<Want>,
+    outbox: Vec<Want>,
     wake: Arc<Notify>,
     pub(super) asked: HashMap<Hash, Asked>,
+    /// How often each block was asked for without having come since: what the peer may send.
+    owed: HashMap<Hash, u32>,
+    /// Blocks themselves among those.
+    blocks_owed: usize,
     /// Closed once the window is full, open again once half of it has arrived: so that wants travel in few messages.
-    pub(super) open: bool,
+    open: bool,
     /// Smoothed time from want to block.
-    pub(super) latency: Duration,
+    latency: Duration,
+    /// The shortest such time.
+    shortest: Duration,
     pub(super) block_bytes: usize,
     /// Blocks in the window, as far as its speed goes.
     pace: usize,
     pub(super) last_block: Option<Instant>,
-    pub(super) last_ask: Instant,
+    /// Bytes of its messages so far, counted by whoever reads them.
+    arriving: Arc<AtomicU64>,
+    progress: (u64, Option<Instant>),
     pub(super) strikes: u32,
+    last_strike: Instant,
+    /// What it has sent without being asked.
     pub(super) bogus: u32,
 }
 
 impl Source {
-    /// A peer that nothing is known about. `wake` tells whoever sends that there is something to send.
-    pub(super) fn new(wake: Arc<Notify>, now: Instant) -> Self {
+    pub(super) fn new(wake: Arc<Notify>, arriving: Arc<AtomicU64>, now: Instant) -> Self {
         Self {
             outbox: Vec::new(),
             wake,
             asked: HashMap::new(),
+            owed: HashMap::new(),
+            blocks_owed: 0,
             open: true,
             latency: Duration::ZERO,
+            shortest: Duration::MAX,
             block_bytes: USUAL_BLOCK_BYTES,
-            pace: WINDOW_BLOCKS.1,
+            pace: FIRST_WINDOW,
             last_block: None,
-            last_ask: now,
+            progress: (arriving.load(Ordering::Relaxed), None),
+            arriving,
             strikes: 0,
+            last_strike: now,
             bogus: 0,
         }
     }
 
-    /// Learns from a block of `bytes` that arrived; `asked` unless it had been asked for elsewhere meanwhile.
-    pub(super) fn delivered(&mut self, asked: Option<&Asked>, bytes: usize, now: Instant) {
-        if let Some(asked) = asked {
-            let took = now.duration_since(asked.at);
-            self.latency = if self.last_block.is_none() { took } else { (self.latency * 7 + took) / 8 };
-            self.strikes = 0;
-            if took > SLOW {
-                self.pace = (self.pace.min(self.asked.len() + 1) * 3 / 4).max(WINDOW_BLOCKS.0);
-            } else if took < QUICK {
-                self.pace = (self.pace + 1).min(WINDOW_BLOCKS.1);
+    /// It has delivered something.
+    pub(super) fn is_proven(&self) -> bool {
+        self.last_block.is_some()
+    }
+
+    /// Its last block, if any was late, came in time.
+    pub(super) fn is_reliable(&self) -> bool {
+        self.strikes == 0
+    }
+
+    pub(super) fn latency(&self) -> Duration {
+        self.latency
+    }
+
+    fn window(&self) -> usize {
+        (WINDOW_BYTES / self.block_bytes.max(1)).min(self.pace).clamp(WINDOW_BLOCKS.0, WINDOW_BLOCKS.1)
+    }
+
+    /// Whether its window has room.
+    pub(super) fn has_room(&self) -> bool {
+        self.open
+    }
+
+    /// Whether nothing is under way that it is not late with.
+    pub(super) fn is_idle(&self) -> bool {
+        self.asked.values().all(|asked| asked.late) && self.asked.len() < WINDOW_BLOCKS.1
+    }
+
+    /// Whether a peer that was late may be tried again while others could have the block.
+    pub(super) fn has_rested(&self, now: Instant) -> bool {
+        now.duration_since(self.last_strike) >= REST * self.strikes.min(8)
+    }
+
+    /// Whether it was late so often, and so lately, that a search leaves it out.
+    pub(super) fn is_given_up(&self, now: Instant) -> bool {
+        self.strikes >= MAX_STRIKES && now.duration_since(self.last_strike) < FORGIVEN_AFTER
+    }
+
+    /// The time it would take to get to one more block, in nanoseconds.
+    pub(super) fn load(&self) -> u128 {
+        // For one that nothing is known of, a time that grows with what it was asked for.
+        self.latency.as_nanos().max(1 << 20) * (self.asked.len() as u128 + 1) / self.window() as u128
+    }
+
+    /// Bytes under way from it that are not late, as far as sizes are known.
+    pub(super) fn bytes_asked(&self) -> usize {
+        self.asked.values().filter(|asked| !asked.late).count() * self.block_bytes.max(1)
+    }
+
+    fn post(&mut self, want: Want) {
+        if !want.cancel {
+            if self.owed.len() >= MAX_OWED {
+                self.owed.retain(|hash, _| self.asked.contains_key(hash));
             }
+            *self.owed.entry(*want.cid.hash()).or_default() += 1;
+            self.blocks_owed += usize::from(!want.have_only);
         }
-        self.last_block = Some(now);
-        self.block_bytes = (self.block_bytes * 7 + bytes.max(1)) / 8;
+        self.outbox.push(want);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn take_outbox(&mut self) -> Vec<Want> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// Asks whether it has a block.
+    pub(super) fn probe(&mut self, cid: Cid) {
+        self.post(Want { cid, cancel: false, have_only: true, send_dont_have: true });
+    }
+
+    /// Asks for a block.
+    pub(super) fn ask(&mut self, cid: Cid, now: Instant) {
+        self.asked.insert(*cid.hash(), Asked { cid, at: now, late: false, sent_again: (0, now) });
+        self.open = self.asked.len() < self.window();
+        self.post(Want { cid, cancel: false, have_only: false, send_dont_have: true });
+    }
+
+    /// Takes note that a search was sent as a want for the block itself, since the peer knows no searches.
+    pub(super) fn asked_by_search(&mut self, cid: Cid, now: Instant) {
+        self.blocks_owed += 1;
+        self.asked.entry(*cid.hash()).or_insert(Asked { cid, at: now, late: false, sent_again: (0, now) });
+    }
+
+    /// A block is no longer expected from it, because it came or because the peer does not have it.
+    pub(super) fn release(&mut self, hash: &Hash) -> Option<Asked> {
+        let asked = self.asked.remove(hash);
+        self.reopen();
+        asked
+    }
+
+    /// A block is no longer wanted from it.
+    pub(super) fn cancel(&mut self, hash: &Hash) {
+        let Some(Asked { cid, .. }) = self.release(hash) else { return };
+        // A want that was not sent yet is taken back without a word.
+        let before = self.outbox.len();
+        self.outbox.retain(|want| want.cid != cid || want.cancel || want.have_only);
+        for _ in self.outbox.len()..before {
+            self.came(hash);
+        }
+        if self.outbox.len() == before {
+            self.post(Want { cid, cancel: true, have_only: false, send_dont_have: false });
+        }
+    }
+
+    fn reopen(&mut self) {
         if self.asked.len() <= self.window() / 2 {
             self.open = true;
         }
     }
 
-    /// Bytes it owes, by the size of its blocks so far.
-    pub(super) fn owed(&self) -> usize {
-        self.asked.len() * self.block_bytes.max(1)
+    /// Whether blocks may come that it was asked for, lately or long ago.
+    pub(super) fn owes_blocks(&self) -> bool {
+        self.blocks_owed > 0
     }
 
-    pub(super) fn window(&self) -> usize {
-        (WINDOW_BYTES / self.block_bytes.max(1)).min(self.pace).clamp(WINDOW_BLOCKS.0, WINDOW_BLOCKS.1)
-    }
-
-    pub(super) fn patience(&self) -> Duration {
-        (self.latency * 4).clamp(PATIENCE.0, PATIENCE.1)
-    }
-
-    pub(super) fn post(&mut self, want: Want) {
-        self.outbox.push(want);
-        self.wake.notify_one();
-    }
-
-    pub(super) fn cancel(&mut self, cid: Cid) {
-        // A want that was not sent yet is taken back without a word.
-        match self.outbox.iter().position(|want| want.cid == cid && !want.cancel) {
-            Some(at) => drop(self.outbox.remove(at)),
-            None => self.post(Want { cid, cancel: true, have_only: false, send_dont_have: false }),
+    /// A block came; whether the peer was asked for it as often as it has sent it.
+    pub(super) fn came(&mut self, hash: &Hash) -> bool {
+        self.blocks_owed = self.blocks_owed.saturating_sub(1);
+        let Some(times) = self.owed.get_mut(hash) else { return false };
+        *times -= 1;
+        if *times == 0 {
+            self.owed.remove(hash);
         }
+        true
+    }
+
+    /// Learns from a block that somebody waited for; `asked` when it was asked of this peer.
+    pub(super) fn delivered(&mut self, block: &Block, asked: Option<&Asked>, now: Instant) {
+        if let Some(asked) = asked {
+            let took = now.duration_since(asked.at);
+            self.latency = if self.last_block.is_none() { took } else { (self.latency * 7 + took) / 8 };
+            self.shortest = self.shortest.min(took);
+            if took > SLOW.max(self.shortest * 4) {
+                self.pace = (self.pace.min(self.asked.len() + 1) * 3 / 4).max(WINDOW_BLOCKS.0);
+            } else if took < QUICK.max(self.shortest * 2) {
+                self.pace = (self.pace + 1).min(WINDOW_BLOCKS.1);
+            }
+        }
+        self.strikes = 0;
+        self.last_block = Some(now);
+        self.block_bytes = (self.block_bytes * 7 + block.data().len().max(1)) / 8;
+        self.reopen();
+    }
+
+    /// Marks what is late, and sends again what may have been lost. `usual` is how long reliable peers take, for a peer
+    /// that nothing is known of. Returns what has become late now.
+    pub(super) fn tick(&mut self, usual: Duration, now: Instant) -> Vec<Hash> {
+        let arrived = self.arriving.load(Ordering::Relaxed);
+        if arrived.wrapping_sub(self.progress.0) >= PROGRESS_BYTES {
+            self.progress = (arrived, Some(now));
+        }
+        let latency = if self.is_proven() { self.latency } else { usual };
+        let patience = (latency * 4).clamp(PATIENCE.0, PATIENCE.1);
+        let recent = |at: Option<Instant>, time| at.is_some_and(|at| now.duration_since(at) <= time);
+        let coming = recent(self.last_block, patience) || recent(self.progress.1, PROGRESS_TIME);
+        let limit = if coming { patience * DRIP_FACTOR } else { patience };
+        let (mut late, mut again) = (Vec::new(), Vec::new());
+        for (hash, asked) in &mut self.asked {
+            if !asked.late && now.duration_since(asked.at) > limit {
+                asked.late = true;
+                late.push(*hash);
+            }
+            let (times, at) = asked.sent_again;
+            if asked.late && !coming && now.duration_since(at) >= ASK_AGAIN.max(patience) * (1 << times.min(3)) {
+                asked.sent_again = (times + 1, now);
+                again.push(asked.cid);
+            }
+        }
+        if !late.is_empty() {
+            self.strikes += 1;
+            self.last_strike = now;
+            self.pace = (self.pace / 2).max(WINDOW_BLOCKS.0);
+        }
+        for cid in again {
+            self.post(Want { cid, cancel: false, have_only: false, send_dont_have: true });
+        }
+        late
     }
 }
