@@ -7,6 +7,7 @@
 //! [`Action`]s that come back.
 
 mod source;
+mod want;
 
 use super::wire::Want;
 use crate::block::Block;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
+use want::{Denial, Pick, SessionState, Wanted};
 
 /// Bytes asked for, of all peers together, or received and not taken by a session yet: what the exchange may hold in
 /// memory. Four peers with full windows.
@@ -60,52 +62,6 @@ pub(super) enum Arrival {
     Duplicate,
     /// The peer was not asked for it, or has sent it already.
     Bogus,
-}
-
-struct Denial {
-    peer: PeerId,
-    at: Instant,
-}
-
-struct Wanted {
-    cid: Cid,
-    /// Its place among all wants; the least is asked for first.
-    order: u64,
-    sessions: Vec<SessionId>,
-    asked: Vec<PeerId>,
-    denied: Vec<Denial>,
-    /// The session that has it in a queue, if it is to be asked of anybody (else).
-    queued: Option<SessionId>,
-    /// Peers to have been asked before it leaves the queue.
-    copies: usize,
-}
-
-struct SessionState {
-    /// Wanted and to be asked for, by their order.
-    queue: BTreeMap<u64, Hash>,
-    /// Wanted, and nobody is known to hold them.
-    unheld: BTreeMap<u64, Hash>,
-    /// All who may have it are late with it.
-    stuck: Option<Cid>,
-    holders: Vec<PeerId>,
-    probed: HashSet<PeerId>,
-    probes: usize,
-    blocks: mpsc::UnboundedSender<Block>,
-    last_seek: Option<Instant>,
-}
-
-/// What is to be done about a want that may be asked of somebody.
-enum Pick {
-    /// Ask this peer.
-    Ask(PeerId),
-    /// Somebody may have it, and is busy.
-    Wait,
-    /// Enough lies in memory, or is on its way.
-    Pause,
-    /// All who may have it were asked.
-    Stuck,
-    /// Nobody is known to have it.
-    Unheld,
 }
 
 /// The state machine. One lock guards it; every call is short.

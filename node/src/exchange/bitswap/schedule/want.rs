@@ -1,0 +1,58 @@
+//! What is wanted: blocks, and the sessions that wait for them.
+
+use super::{Hash, SessionId};
+use crate::block::Block;
+use cid::Cid;
+use libp2p::PeerId;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// A peer said that it does not have it.
+pub(super) struct Denial {
+    pub(super) peer: PeerId,
+    pub(super) at: Instant,
+}
+
+/// A block that sessions wait for.
+pub(super) struct Wanted {
+    pub(super) cid: Cid,
+    /// Its place among all wants; the least is asked for first.
+    pub(super) order: u64,
+    pub(super) sessions: Vec<SessionId>,
+    pub(super) asked: Vec<PeerId>,
+    pub(super) denied: Vec<Denial>,
+    /// The session that has it in a queue, if it is to be asked of anybody (else).
+    pub(super) queued: Option<SessionId>,
+    /// Peers to have been asked before it leaves the queue.
+    pub(super) copies: usize,
+}
+
+/// What one session waits for, and of whom.
+pub(super) struct SessionState {
+    /// Wanted and to be asked for, by their order.
+    pub(super) queue: BTreeMap<u64, Hash>,
+    /// Wanted, and nobody is known to hold them.
+    pub(super) unheld: BTreeMap<u64, Hash>,
+    /// All who may have it are late with it.
+    pub(super) stuck: Option<Cid>,
+    pub(super) holders: Vec<PeerId>,
+    pub(super) probed: HashSet<PeerId>,
+    pub(super) probes: usize,
+    pub(super) blocks: mpsc::UnboundedSender<Block>,
+    pub(super) last_seek: Option<Instant>,
+}
+
+/// What is to be done about a want that may be asked of somebody.
+pub(super) enum Pick {
+    /// Ask this peer.
+    Ask(PeerId),
+    /// Somebody may have it, and is busy.
+    Wait,
+    /// Enough lies in memory, or is on its way.
+    Pause,
+    /// All who may have it were asked.
+    Stuck,
+    /// Nobody is known to have it.
+    Unheld,
+}
