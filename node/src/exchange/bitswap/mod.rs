@@ -25,7 +25,7 @@ use libp2p::PeerId;
 use libp2p::swarm::{ConnectionId, Stream};
 use receive::Intake;
 use schedule::{Action, Schedule};
-use serve::{Ledgers, Serving};
+use serve::Ledger;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +41,8 @@ const TICK: Duration = Duration::from_millis(100);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Messages with blocks that are hashed or wait for it, of all peers together: 4 MiB at the usual block size.
 const MAX_HASHING: usize = 16;
+/// Messages whose wants are looked up at once, of all peers together: enough to keep the index busy.
+const MAX_LOOKUPS: usize = 4;
 /// Signals to the owner of the swarm that may wait; a full queue drops a search, which is repeated anyway.
 const MAX_SIGNALS: usize = 64;
 
@@ -77,15 +79,16 @@ struct Peer {
     token: CancellationToken,
     counters: Arc<Counters>,
     intake: Arc<Intake>,
+    ledger: Arc<Mutex<Ledger>>,
 }
 
 struct Inner {
     schedule: Mutex<Schedule>,
     peers: Mutex<HashMap<PeerId, Peer>>,
-    ledgers: Ledgers,
     store: Arc<dyn Blockstore>,
     serving: AtomicBool,
     hashing: Arc<Semaphore>,
+    lookups: Arc<Semaphore>,
     buffers: Buffers,
     signals: mpsc::Sender<Signal>,
     runtime: Handle,
@@ -115,10 +118,10 @@ impl Exchange {
         let exchange = Self(Arc::new(Inner {
             schedule: Mutex::default(),
             peers: Mutex::default(),
-            ledgers: Ledgers::default(),
             store,
             serving: AtomicBool::new(false),
             hashing: Arc::new(Semaphore::new(MAX_HASHING)),
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             buffers: Buffers::default(),
             signals,
             runtime,
@@ -145,7 +148,9 @@ impl Exchange {
     /// Tells peers that wait for this block that it is here now.
     pub fn announce_stored(&self, cid: &Cid) {
         if self.0.serving.load(Ordering::Relaxed) {
-            self.0.ledgers.stored(cid);
+            for peer in lock(&self.0.peers).values() {
+                lock(&peer.ledger).stored(cid);
+            }
         }
     }
 
@@ -190,22 +195,22 @@ impl Exchange {
     }
 
     pub(crate) fn is_busy_with(&self, peer: &PeerId) -> bool {
-        lock(&self.0.schedule).expects_from(peer) || self.0.ledgers.is_busy_with(peer)
+        lock(&self.0.schedule).expects_from(peer)
+            || lock(&self.0.peers).get(peer).is_some_and(|peer| lock(&peer.ledger).is_busy())
     }
 
     pub(crate) fn connected(&self, peer: PeerId, connection: ConnectionId, opener: Opener) {
         let mut peers = lock(&self.0.peers);
         let entry = peers.entry(peer).or_insert_with(|| {
-            let (wake, token) = (Arc::new(Notify::new()), self.0.token.child_token());
-            let exchange = self.clone();
-            let (wants, cut) = (wake.clone(), token.clone());
-            self.0.tasks.spawn_on(
-                async move {
-                    cut.run_until_cancelled(exchange.send_wants(peer, wants)).await;
-                },
-                &self.0.runtime,
-            );
-            Peer { openers: Vec::new(), wake, token, counters: Arc::default(), intake: Arc::default() }
+            let token = self.0.token.child_token();
+            let (wake, ledger) = (Arc::new(Notify::new()), Arc::<Mutex<Ledger>>::default());
+            let (exchange, wants, cut) = (self.clone(), wake.clone(), token.clone());
+            let asking = async move { cut.run_until_cancelled(exchange.send_wants(peer, wants)).await };
+            let (exchange, replies, cut) = (self.clone(), ledger.clone(), token.clone());
+            let answering = async move { cut.run_until_cancelled(exchange.send_replies(peer, replies)).await };
+            self.0.tasks.spawn_on(asking, &self.0.runtime);
+            self.0.tasks.spawn_on(answering, &self.0.runtime);
+            Peer { openers: Vec::new(), wake, token, counters: Arc::default(), intake: Arc::default(), ledger }
         });
         entry.openers.push((connection, opener));
         let (wake, arriving) = (entry.wake.clone(), entry.intake.arriving.clone());
@@ -223,7 +228,6 @@ impl Exchange {
         entry.token.cancel();
         peers.remove(&peer);
         drop(peers);
-        self.0.ledgers.forget(&peer);
         self.with_schedule(|schedule| schedule.peer_disconnected(&peer, Instant::now()));
     }
 
@@ -238,10 +242,16 @@ impl Exchange {
         });
     }
 
+    /// Opens a stream on the newest connection to a peer, or on an older one if that is just ending.
     async fn open(&self, peer: &PeerId) -> Result<(Stream, Version), OpenError> {
-        let opener =
-            lock(&self.0.peers).get(peer).and_then(|peer| peer.openers.last()).map(|(_, opener)| opener.clone());
-        opener.ok_or(OpenError::Closed)?.open().await
+        let openers = lock(&self.0.peers).get(peer).map(|peer| peer.openers.clone()).unwrap_or_default();
+        for (_, opener) in openers.iter().rev() {
+            match opener.open().await {
+                Err(OpenError::Closed) => {}
+                done => return done,
+            }
+        }
+        Err(OpenError::Closed)
     }
 
     /// Sends what we want from a peer, on one stream, for as long as it is connected.
@@ -283,9 +293,5 @@ impl Exchange {
                 }
             }
         }
-    }
-
-    fn serving(&self) -> Serving {
-        Serving { exchange: self.clone() }
     }
 }

@@ -5,9 +5,10 @@
 //! that are good for nothing are read no faster than [`MESSAGES_PER_SECOND`].
 
 use super::buffers::{BUFFER_BYTES, Buffers};
-use super::wire::{self, MAX_LENGTH_BYTES, MAX_MESSAGE_BYTES, Message, Payload};
+use super::wire::{self, MAX_LENGTH_BYTES, MAX_MESSAGE_BYTES, Payload};
 use super::{Exchange, lock, schedule::Arrival};
 use bytes::Bytes;
+use cid::Cid;
 use futures::{AsyncRead, AsyncReadExt as _};
 use libp2p::PeerId;
 use libp2p::swarm::Stream;
@@ -92,8 +93,8 @@ impl Pace {
 impl Exchange {
     /// Reads one stream to its end.
     pub(super) async fn receive(&self, peer: PeerId, mut stream: Stream) -> io::Result<()> {
-        let intake = lock(&self.0.peers).get(&peer).map(|entry| entry.intake.clone());
-        let Some(intake) = intake else { return Ok(()) };
+        let shared = lock(&self.0.peers).get(&peer).map(|entry| (entry.intake.clone(), entry.ledger.clone()));
+        let Some((intake, ledger)) = shared else { return Ok(()) };
         loop {
             let Some(length) = read_length(&mut stream).await? else { return Ok(()) };
             let may_send_blocks = lock(&self.0.schedule).may_send_blocks(&peer);
@@ -137,40 +138,45 @@ impl Exchange {
                 tracing::trace!(%peer, ?wait, "the peer sends too many messages");
                 tokio::time::sleep(wait).await;
             }
-            self.handle(peer, message, bytes, permit, &intake).await;
+            if !message.wants.is_empty() || message.full {
+                let _turn = intake.wants.lock().await;
+                self.take_wants(&ledger, message.full, message.wants).await;
+            }
+            self.take_presences(peer, &message.presences);
+            if !message.blocks.is_empty() {
+                self.take_blocks(peer, message.blocks, bytes, permit, &intake).await;
+            }
         }
     }
 
-    async fn handle(
+    fn take_presences(&self, peer: PeerId, presences: &[(Cid, bool)]) {
+        if presences.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        self.with_schedule(|schedule| {
+            for (cid, have) in presences {
+                schedule.on_presence(peer, cid, *have, now);
+            }
+        });
+    }
+
+    /// Hashes the blocks of a message elsewhere. Both `bytes`, the message, and what it was allowed are given back then.
+    async fn take_blocks(
         &self,
         peer: PeerId,
-        message: Message,
+        blocks: Vec<Payload>,
         bytes: Bytes,
         permit: OwnedSemaphorePermit,
         intake: &Arc<Intake>,
     ) {
-        if !message.wants.is_empty() || message.full {
-            let _turn = intake.wants.lock().await;
-            self.serving().take_wants(peer, message.full, message.wants).await;
-        }
-        if !message.presences.is_empty() {
-            let now = Instant::now();
-            self.with_schedule(|schedule| {
-                for (cid, have) in &message.presences {
-                    schedule.on_presence(peer, cid, *have, now);
-                }
-            });
-        }
-        if message.blocks.is_empty() {
-            return;
-        }
         // Waiting here stops reading from this peer, and its own window then stops it from sending.
         let Ok(hashing) = self.0.hashing.clone().acquire_owned().await else { return };
         let (exchange, intake, held) = (self.clone(), intake.clone(), held_by(bytes.len()));
         drop(bytes);
         self.0.tasks.spawn_blocking_on(
             move || {
-                for payload in message.blocks {
+                for payload in blocks {
                     exchange.take_block(peer, payload, held, &intake);
                 }
                 drop((permit, hashing));

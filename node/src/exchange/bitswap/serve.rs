@@ -12,7 +12,7 @@ use cid::Cid;
 use futures::{AsyncWriteExt as _, future::OptionFuture};
 use libp2p::PeerId;
 use libp2p::swarm::Stream;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -23,207 +23,209 @@ const SMALL_BLOCK_BYTES: u64 = 1024;
 /// Presences in one message: about 40 KiB.
 const MAX_PRESENCES: usize = 1024;
 
-#[derive(Clone, Copy)]
-enum Reply {
-    Block(Cid),
-    Presence(Cid, bool),
+/// An answer to a want; the greater one answers the lesser ones, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Answer {
+    DontHave,
+    Have,
+    Block,
 }
 
-impl Reply {
-    fn cid(&self) -> &Cid {
-        match self {
-            Self::Block(cid) | Self::Presence(cid, _) => cid,
-        }
-    }
-}
-
-/// What one peer wants of us.
+/// What one peer wants of us. It is dropped with the peer's last connection.
 #[derive(Default)]
-struct Ledger {
-    replies: VecDeque<Reply>,
+pub(super) struct Ledger {
+    /// In the order they are sent. Those whose serial is not that of `answers` were taken back.
+    order: VecDeque<(u64, Cid)>,
+    answers: HashMap<Cid, (u64, Answer)>,
+    serial: u64,
     /// Wanted and not here: answered should it arrive. `true` when the block itself is wanted.
     missing: HashMap<Cid, bool>,
-    queued: HashSet<Cid>,
     wake: Arc<Notify>,
-    /// The task that sends is running.
-    running: bool,
     sending: bool,
 }
 
 impl Ledger {
-    fn push(&mut self, reply: Reply) {
-        if self.replies.len() < MAX_WANTS && self.queued.insert(*reply.cid()) {
-            self.replies.push_back(reply);
+    fn push(&mut self, cid: Cid, answer: Answer) {
+        if let Some((_, known)) = self.answers.get_mut(&cid) {
+            *known = answer.max(*known);
+        } else if self.answers.len() < MAX_WANTS {
+            self.serial += 1;
+            self.answers.insert(cid, (self.serial, answer));
+            self.order.push_back((self.serial, cid));
+            if self.order.len() > 2 * MAX_WANTS {
+                let answers = &self.answers;
+                self.order.retain(|(serial, cid)| answers.get(cid).is_some_and(|(known, _)| known == serial));
+            }
         }
     }
 
     fn cancel(&mut self, cid: &Cid) {
         self.missing.remove(cid);
-        if self.queued.remove(cid) {
-            self.replies.retain(|reply| reply.cid() != cid);
+        self.answers.remove(cid);
+    }
+
+    fn clear(&mut self) {
+        self.order.clear();
+        self.answers.clear();
+        self.missing.clear();
+    }
+
+    /// The next answer, if it is one that `fits`.
+    fn pop(&mut self, fits: impl FnOnce(Answer) -> bool) -> Option<(Cid, Answer)> {
+        while let Some((serial, cid)) = self.order.front().copied() {
+            match self.answers.get(&cid) {
+                Some((known, answer)) if *known == serial => {
+                    let answer = *answer;
+                    if !fits(answer) {
+                        return None;
+                    }
+                    self.order.pop_front();
+                    self.answers.remove(&cid);
+                    return Some((cid, answer));
+                }
+                _ => drop(self.order.pop_front()),
+            }
+        }
+        None
+    }
+
+    /// The next piece of work: all presences at the head, or one block.
+    fn next(&mut self) -> Option<Job> {
+        let (cid, answer) = self.pop(|_| true)?;
+        self.sending = true;
+        if answer == Answer::Block {
+            return Some(Job::Block(cid));
+        }
+        let mut presences = vec![(cid, answer == Answer::Have)];
+        while presences.len() < MAX_PRESENCES
+            && let Some((cid, answer)) = self.pop(|answer| answer != Answer::Block)
+        {
+            presences.push((cid, answer == Answer::Have));
+        }
+        Some(Job::Presences(presences))
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.sending || !self.answers.is_empty()
+    }
+
+    /// Answers if this block was waited for.
+    pub(super) fn stored(&mut self, cid: &Cid) {
+        if let Some(block) = self.missing.remove(cid) {
+            self.push(*cid, if block { Answer::Block } else { Answer::Have });
+            self.wake.notify_one();
         }
     }
 
-    fn pop(&mut self) -> Option<Reply> {
-        let reply = self.replies.pop_front()?;
-        self.queued.remove(reply.cid());
-        Some(reply)
-    }
-}
-
-/// The ledgers of all connected peers.
-#[derive(Default)]
-pub(super) struct Ledgers(Mutex<HashMap<PeerId, Ledger>>);
-
-impl Ledgers {
-    pub(super) fn forget(&self, peer: &PeerId) {
-        lock(&self.0).remove(peer);
-    }
-
-    pub(super) fn is_busy_with(&self, peer: &PeerId) -> bool {
-        lock(&self.0).get(peer).is_some_and(|ledger| ledger.sending || !ledger.replies.is_empty())
-    }
-
-    /// Answers those who waited for this block.
-    pub(super) fn stored(&self, cid: &Cid) {
-        for ledger in lock(&self.0).values_mut() {
-            if let Some(block) = ledger.missing.remove(cid) {
-                ledger.push(if block { Reply::Block(*cid) } else { Reply::Presence(*cid, true) });
-                ledger.wake.notify_one();
-            }
+    /// Takes wants in; each with the size of its block, if that is here and may be given.
+    fn take(&mut self, full: bool, wants: Vec<(Option<u64>, Want)>) {
+        if full {
+            self.clear();
         }
-    }
-}
-
-/// The serving side of an exchange.
-pub(super) struct Serving {
-    pub(super) exchange: Exchange,
-}
-
-impl Serving {
-    /// Takes a peer's wants into its ledger and starts answering.
-    pub(super) async fn take_wants(&self, peer: PeerId, full: bool, wants: Vec<Want>) {
-        let exchange = self.exchange.clone();
-        let serving = exchange.0.serving.load(Ordering::Relaxed);
-        // Looking sizes up reads the index, which may touch the disk.
-        let looked_up = tokio::task::spawn_blocking(move || {
-            let size = |want: &Want| exchange.0.store.size(&want.cid).ok().flatten();
-            wants.into_iter().map(|want| (size(&want).filter(|_| serving && !want.cancel), want)).collect::<Vec<_>>()
-        });
-        let Ok(wants) = looked_up.await else { return };
-        let start = {
-            let mut ledgers = lock(&self.exchange.0.ledgers.0);
-            let ledger = ledgers.entry(peer).or_default();
-            if full {
-                ledger.replies.clear();
-                ledger.queued.clear();
-                ledger.missing.clear();
-            }
-            for (size, want) in wants {
-                match size {
-                    _ if want.cancel => ledger.cancel(&want.cid),
-                    Some(size) if !want.have_only || size <= SMALL_BLOCK_BYTES => ledger.push(Reply::Block(want.cid)),
-                    Some(_) => ledger.push(Reply::Presence(want.cid, true)),
-                    None => {
-                        if ledger.missing.len() < MAX_WANTS {
-                            ledger.missing.insert(want.cid, !want.have_only);
-                        }
-                        if want.send_dont_have {
-                            ledger.push(Reply::Presence(want.cid, false));
-                        }
+        for (size, Want { cid, cancel, have_only, send_dont_have }) in wants {
+            match size {
+                _ if cancel => self.cancel(&cid),
+                Some(size) if !have_only || size <= SMALL_BLOCK_BYTES => self.push(cid, Answer::Block),
+                Some(_) => self.push(cid, Answer::Have),
+                None => {
+                    if self.missing.len() < MAX_WANTS || self.missing.contains_key(&cid) {
+                        *self.missing.entry(cid).or_default() |= !have_only;
+                    }
+                    if send_dont_have {
+                        self.push(cid, Answer::DontHave);
                     }
                 }
             }
-            ledger.wake.notify_one();
-            (!ledger.replies.is_empty() && !std::mem::replace(&mut ledger.running, true)).then(|| ledger.wake.clone())
-        };
-        let Some(wake) = start else { return };
-        let token = lock(&self.exchange.0.peers).get(&peer).map(|entry| entry.token.clone());
-        let Some(token) = token else { return self.exchange.0.ledgers.forget(&peer) };
-        {
-            let serving = Self { exchange: self.exchange.clone() };
-            self.exchange.0.tasks.spawn_on(
-                async move {
-                    token.run_until_cancelled(serving.run(peer, wake)).await;
-                },
-                &self.exchange.0.runtime,
-            );
         }
+        self.wake.notify_one();
+    }
+}
+
+impl Exchange {
+    /// Takes a peer's wants into its ledger, whose task answers them.
+    pub(super) async fn take_wants(&self, ledger: &Mutex<Ledger>, full: bool, wants: Vec<Want>) {
+        let serving = self.0.serving.load(Ordering::Relaxed);
+        let looked_up = if serving {
+            // Few at a time: those who ask for blocks need the threads, too.
+            let Ok(permit) = self.0.lookups.clone().acquire_owned().await else { return };
+            let store = self.0.store.clone();
+            // Looking sizes up reads the index, which may touch the disk.
+            let looked_up = tokio::task::spawn_blocking(move || {
+                let size = |want: &Want| if want.cancel { None } else { store.size(&want.cid).ok().flatten() };
+                let looked_up = wants.into_iter().map(|want| (size(&want), want)).collect::<Vec<_>>();
+                drop(permit);
+                looked_up
+            });
+            let Ok(looked_up) = looked_up.await else { return };
+            looked_up
+        } else {
+            wants.into_iter().map(|want| (None, want)).collect()
+        };
+        lock(ledger).take(full, looked_up);
     }
 
     /// Sends replies to one peer for as long as it is connected.
-    async fn run(&self, peer: PeerId, wake: Arc<Notify>) {
+    pub(super) async fn send_replies(&self, peer: PeerId, ledger: Arc<Mutex<Ledger>>) {
+        let wake = lock(&ledger).wake.clone();
         let mut stream: Option<(Stream, Version)> = None;
         // The block after the one being sent is read meanwhile.
         let mut ahead = None;
+        let next = || {
+            let job = lock(&ledger).next();
+            job.map(|job| self.prepare(job))
+        };
         loop {
             if ahead.is_none() {
-                match self.next(&peer) {
-                    Some(job) => ahead = Some(self.prepare(job)),
-                    None => {
-                        // Nothing more to say for now: let what was written go.
-                        if let Some((open, _)) = &mut stream
-                            && !matches!(tokio::time::timeout(WRITE_TIMEOUT, open.flush()).await, Ok(Ok(())))
-                        {
-                            stream = None;
-                        }
-                        wake.notified().await;
-                        continue;
-                    }
+                ahead = next();
+            }
+            if ahead.is_none() {
+                // Nothing more to say for now: let what was written go.
+                if let Some((open, _)) = &mut stream
+                    && !matches!(tokio::time::timeout(WRITE_TIMEOUT, open.flush()).await, Ok(Ok(())))
+                {
+                    stream = None;
                 }
+                lock(&ledger).sending = false;
+                wake.notified().await;
+                continue;
             }
             let ready = OptionFuture::from(ahead.take()).await.and_then(Result::ok).flatten();
-            let following = self.next(&peer);
-            ahead = following.map(|job| self.prepare(job));
+            ahead = next();
             let Some(ready) = ready else { continue };
-            if stream.is_none() {
-                match self.exchange.open(&peer).await {
-                    Ok(open) => stream = Some(open),
-                    Err(error) => {
-                        tracing::debug!(%peer, %error, "replies cannot be sent to the peer");
-                        continue;
+            // A stream that the peer has closed is opened once more.
+            for _ in 0..2 {
+                let (open, version) = match &mut stream {
+                    Some(open) => open,
+                    None => match self.open(&peer).await {
+                        Ok(open) => stream.insert(open),
+                        Err(error) => {
+                            tracing::debug!(%peer, %error, "replies cannot be sent to the peer");
+                            break;
+                        }
+                    },
+                };
+                match tokio::time::timeout(WRITE_TIMEOUT, write(open, *version, &ready)).await {
+                    Ok(Ok(sent)) => {
+                        if let Some(entry) = lock(&self.0.peers).get(&peer) {
+                            entry.counters.sent.fetch_add(sent, Ordering::Relaxed);
+                        }
+                        break;
                     }
-                }
-            }
-            let Some((open, version)) = &mut stream else { continue };
-            match tokio::time::timeout(WRITE_TIMEOUT, write(open, *version, &ready)).await {
-                Ok(Ok(sent)) => {
-                    if let Some(entry) = lock(&self.exchange.0.peers).get(&peer) {
-                        entry.counters.sent.fetch_add(sent, Ordering::Relaxed);
+                    Ok(Err(_)) => stream = None,
+                    Err(_) => {
+                        tracing::debug!(%peer, "the peer does not read its replies");
+                        // Each of them would wait as long; it may ask again.
+                        (stream, ahead) = (None, None);
+                        lock(&ledger).clear();
+                        break;
                     }
-                }
-                _ => {
-                    tracing::debug!(%peer, "the peer does not read its replies");
-                    stream = None;
                 }
             }
         }
     }
 
-    /// Takes the next piece of work out of a ledger: all presences at its head, or one block.
-    fn next(&self, peer: &PeerId) -> Option<Job> {
-        let mut ledgers = lock(&self.exchange.0.ledgers.0);
-        let ledger = ledgers.get_mut(peer)?;
-        let job = match ledger.pop() {
-            Some(Reply::Block(cid)) => Some(Job::Block(cid)),
-            Some(Reply::Presence(cid, have)) => {
-                let mut presences = vec![(cid, have)];
-                while presences.len() < MAX_PRESENCES
-                    && let Some(Reply::Presence(cid, have)) = ledger.replies.front().copied()
-                {
-                    ledger.pop();
-                    presences.push((cid, have));
-                }
-                Some(Job::Presences(presences))
-            }
-            None => None,
-        };
-        ledger.sending = job.is_some();
-        job
-    }
-
     fn prepare(&self, job: Job) -> tokio::task::JoinHandle<Option<Ready>> {
-        let store = self.exchange.0.store.clone();
+        let store = self.0.store.clone();
         tokio::task::spawn_blocking(move || match job {
             Job::Presences(presences) => Some(Ready::Presences(presences)),
             Job::Block(cid) => match store.get(&cid) {
@@ -267,5 +269,61 @@ async fn write(stream: &mut Stream, version: Version, ready: &Ready) -> io::Resu
             Ok(0)
         }
         Ready::Presences(_) => Ok(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::Block;
+
+    fn cid(n: usize) -> Cid {
+        *Block::raw(Bytes::copy_from_slice(&n.to_le_bytes())).cid()
+    }
+
+    fn want(n: usize, have_only: bool) -> Want {
+        Want { cid: cid(n), cancel: false, have_only, send_dont_have: true }
+    }
+
+    fn cancel(n: usize) -> Want {
+        Want { cid: cid(n), cancel: true, have_only: false, send_dont_have: false }
+    }
+
+    /// A peer that asks first whether we have a block, then for the block, wants the block.
+    #[test]
+    fn a_want_for_the_block_overtakes_the_one_for_have() {
+        let mut ledger = Ledger::default();
+        ledger.take(false, vec![(Some(5000), want(1, true)), (Some(5000), want(1, false))]);
+        assert!(matches!(ledger.next(), Some(Job::Block(found)) if found == cid(1)));
+        assert!(ledger.next().is_none());
+        // The same for what is not here yet, whichever comes last.
+        ledger.take(false, vec![(None, want(2, false)), (None, want(2, true))]);
+        assert!(matches!(ledger.next(), Some(Job::Presences(denied)) if denied == [(cid(2), false)]));
+        ledger.stored(&cid(2));
+        assert!(matches!(ledger.next(), Some(Job::Block(found)) if found == cid(2)));
+    }
+
+    #[test]
+    fn c8_a_flood_of_wants_fills_a_ledger_once() {
+        let mut ledger = Ledger::default();
+        for round in 0..10 {
+            ledger.take(false, (0..MAX_WANTS).map(|n| (Some(9999), want(round * MAX_WANTS + n, false))).collect());
+            ledger.take(false, (0..MAX_WANTS).map(|n| (None, want((20 + round) * MAX_WANTS + n, false))).collect());
+        }
+        assert_eq!((ledger.answers.len(), ledger.order.len(), ledger.missing.len()), (MAX_WANTS, MAX_WANTS, MAX_WANTS));
+    }
+
+    #[test]
+    fn c8_wants_and_cancels_in_turn_leave_nothing_behind() {
+        let mut ledger = Ledger::default();
+        for round in 0..100_000 {
+            ledger.take(false, vec![(Some(9999), want(round % 3, false)), (None, cancel(round % 3))]);
+            assert!(ledger.order.len() <= 2 * MAX_WANTS);
+        }
+        assert!(ledger.next().is_none() && !ledger.is_busy());
+        // One that was taken back and is wanted again comes once.
+        ledger.take(false, vec![(Some(9999), want(1, false)), (None, cancel(1)), (Some(9999), want(1, false))]);
+        assert!(matches!(ledger.next(), Some(Job::Block(found)) if found == cid(1)));
+        assert!(ledger.next().is_none());
     }
 }
