@@ -68,8 +68,12 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "MULTIADDR", value_parser = address, action = ArgAction::Append)]
     pub(crate) listen: Vec<String>,
 
-    /// Neither search the local network by mDNS nor be found by it: peers are named with `--peer`
+    /// Find peers by mDNS, and be found, in a private network too
     #[arg(long, global = true)]
+    pub(crate) mdns: bool,
+
+    /// Find no peers by mDNS, and be found by none: only those named
+    #[arg(long, global = true, conflicts_with = "mdns")]
     pub(crate) no_mdns: bool,
 
     /// Give up when nothing arrives for this long: `500ms`, `30s`, `5m` [default: 30s]
@@ -131,7 +135,7 @@ impl Global {
             network: if self.offline { Some(NetworkChoice::Offline) } else { network },
             peers: self.peers.clone(),
             listen: self.listen.clone(),
-            no_mdns: self.no_mdns,
+            mdns: (self.mdns || self.no_mdns).then_some(self.mdns),
             patience: self.timeout,
         }
     }

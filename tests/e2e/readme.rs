@@ -38,6 +38,14 @@ fn shell(mut command: Command, script: &str, repository: &Path) -> Command {
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
     command.args(["-euo", "pipefail", "-c", script]).current_dir(root());
     command.env("PATH", path).env("SHIPFS_PATH", repository);
+    // As in a user's shell: what cargo tells its tests makes a cargo inside build half the dependencies anew.
+    let told = |name: &str| {
+        let kept = ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_NET_OFFLINE", "CARGO_BUILD_JOBS"].contains(&name);
+        (name.starts_with("CARGO") || name == "LD_LIBRARY_PATH") && !kept
+    };
+    for name in std::env::vars().map(|(name, _)| name).filter(|name| told(name)) {
+        command.env_remove(name);
+    }
     command
 }
 

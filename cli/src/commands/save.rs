@@ -12,6 +12,8 @@ use shipfs_image::{
 use crate::{args::Platforms, context::Context, report::Outcome};
 
 /// Write an image of the repository to an archive or a directory
+///
+/// All of it that is here is written, unless platforms are named. A docker-archive holds one platform.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

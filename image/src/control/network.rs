@@ -60,7 +60,9 @@ pub(super) fn chosen(
     };
     config.listen = addresses(&options.listen)?.listen;
     config.peers = addresses(&options.peers)?.listen;
-    config.mdns &= !options.no_mdns;
+    if let Some(mdns) = options.mdns {
+        config.mdns = mdns && config.network != Network::Offline;
+    }
     if config.network == Network::Offline && !(config.listen.is_empty() && config.peers.is_empty()) {
         let message = "there are addresses to listen on or to connect to, but the network is `offline`";
         return Err(Failure::new(FailureKind::Usage, message));
@@ -89,13 +91,19 @@ mod tests {
         let peer = "/ip4/127.0.0.1/tcp/4001".to_owned();
         let config = chosen(Options { peers: vec![peer.clone()], ..Options::default() }).expect("lan");
         assert_eq!((config.network.name(), config.mdns, config.peers.len()), ("lan", true, 1));
-        assert!(!chosen(Options { no_mdns: true, ..Options::default() }).expect("lan").mdns);
+        assert!(!chosen(Options { mdns: Some(false), ..Options::default() }).expect("lan").mdns);
         let offline = Options { network: Some(NetworkChoice::Offline), ..Options::default() };
         assert_eq!(chosen(offline.clone()).expect("offline").network, Network::Offline);
         let nonsense = chosen(Options { listen: vec![peer], ..offline }).expect_err("makes no sense");
         assert_eq!(nonsense.exit_code(), 2);
         let private = Options { network: Some(NetworkChoice::Private), ..Options::default() };
-        assert!(chosen(private).expect_err("no key").message.contains("swarm key"));
+        assert!(chosen(private.clone()).expect_err("no key").message.contains("swarm key"));
+        let key = super::super::generate_swarm_key().expect("random bytes");
+        super::super::write_swarm_key(&directory.path().join("swarm.key"), &key).expect("writes");
+        for (mdns, expected) in [(None, false), (Some(true), true)] {
+            let config = chosen(Options { mdns, ..private.clone() }).expect("private");
+            assert_eq!((config.network.name(), config.mdns), ("private", expected));
+        }
     }
 
     #[test]

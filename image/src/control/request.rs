@@ -135,9 +135,10 @@ pub struct Options {
     pub peers: Vec<String>,
     /// Addresses to listen on, as multiaddresses.
     pub listen: Vec<String>,
-    /// Neither search the local network by mDNS nor be found by it.
+    /// Whether to search the local network by mDNS and be found by it; when absent, as the network does: `lan` does,
+    /// `private` does not.
     #[serde(default)]
-    pub no_mdns: bool,
+    pub mdns: Option<bool>,
     /// How long to wait for a peer while nothing arrives.
     pub patience: Option<Duration>,
 }
