@@ -18,6 +18,7 @@
 
 use super::disk::{Disk, DiskFile, Mode};
 use crate::block::{Block, MAX_BLOCK_BYTES};
+use bytes::Bytes;
 use cid::Cid;
 use std::io;
 use std::ops::Range;
@@ -74,7 +75,10 @@ pub(crate) fn scan_from(input: &[u8], start: usize) -> Scanned {
     let mut scanned = Scanned { valid: start, ..Scanned::default() };
     let mut at = start;
     while at < input.len() {
-        if let Some(packed) = block_at(input, at) {
+        // Behind damage nobody knows any more where a block begins: what looks like one may lie inside another, put there
+        // by whoever made that. So from there on a checksum is not enough.
+        let lost = at > scanned.valid || !scanned.damaged.is_empty();
+        if let Some(packed) = block_at(input, at).filter(|packed| !lost || is_what_it_says(input, packed)) {
             if at > scanned.valid {
                 scanned.damaged.push(scanned.valid..at);
             }
@@ -88,6 +92,10 @@ pub(crate) fn scan_from(input: &[u8], start: usize) -> Scanned {
         }
     }
     scanned
+}
+
+fn is_what_it_says(input: &[u8], packed: &Packed) -> bool {
+    Block::verify(packed.cid, Bytes::copy_from_slice(&input[packed.data.clone()])).is_ok()
 }
 
 fn block_at(input: &[u8], at: usize) -> Option<Packed> {

@@ -134,6 +134,26 @@ fn bit_rot_in_a_pack_costs_the_damaged_block_only() {
     }
 }
 
+/// A block that a stranger made may hold what looks like a record of another block, with a checksum that fits. Once the
+/// head of the block around it is damaged, the scan walks through its inside.
+#[test]
+fn d5_a_record_forged_inside_a_damaged_block_is_not_believed() {
+    let (forged_cid, lie) = (cid_of(0x55, b"the real bytes"), b"others");
+    let mut forged = packs::encode_block(&Block::raw(Bytes::from_static(lie))).0;
+    let head = forged.len() - lie.len() - 4 - forged_cid.to_bytes().len();
+    let end = forged.len() - 4;
+    forged[head..head + forged_cid.to_bytes().len()].copy_from_slice(&forged_cid.to_bytes());
+    let checksum = crc32fast::hash(&forged[..end]).to_le_bytes();
+    forged[end..].copy_from_slice(&checksum);
+    assert_eq!(packs::scan_from(&forged, 0).blocks.len(), 1, "the forgery is well-formed");
+    let honest = packs::encode_block(&Block::raw(Bytes::from_static(b"honest"))).0;
+    let around = packs::encode_block(&Block::raw(forged.into())).0;
+    let mut bytes = [packs::header(), around, honest].concat();
+    bytes[packs::header().len() + 1] ^= 1;
+    let blocks = scan(&bytes).blocks;
+    assert_eq!(blocks.iter().map(|block| block.cid).collect::<Vec<_>>(), [cid_of(0x55, b"honest")]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
