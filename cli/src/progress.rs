@@ -18,7 +18,7 @@ use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
     output::{Mode, Output},
-    text::{escaped_json, rate, short, size, time},
+    text::{escaped, escaped_json, rate, short, size, time},
 };
 
 /// Redraws of the bars in a second.
@@ -96,7 +96,7 @@ impl Shown {
     }
 
     fn start(&mut self, digest: String, kind: BlobKind, size: u64) {
-        let label = format!("{} {}", word(kind), short(&digest));
+        let label = if is_blob(&digest) { format!("{} {}", word(kind), short(&digest)) } else { escaped(&digest) };
         let bar = ProgressBar::new(size).with_style(style(size)).with_prefix(label.clone());
         let bar = self.output.screen.0.add(bar);
         bar.tick();
@@ -119,6 +119,9 @@ impl Shown {
 
     fn finish(&mut self, digest: &str, outcome: Outcome) {
         let Some(row) = self.rows.get_mut(digest) else { return };
+        if !is_blob(digest) {
+            return row.bar.finish_and_clear();
+        }
         row.outcome = Some(outcome);
         row.bytes = row.bytes.max(row.size);
         let bytes = if row.size > 0 { size(row.size) } else { String::new() };
@@ -136,9 +139,9 @@ impl Shown {
 
     /// The last line: how much, how long, how fast.
     fn end(self) {
-        for row in self.rows.values().filter(|row| row.outcome.is_none()) {
+        for (digest, row) in self.rows.iter().filter(|(_, row)| row.outcome.is_none()) {
             row.bar.finish_and_clear();
-            if row.bytes > 0 {
+            if row.bytes > 0 && is_blob(digest) {
                 let line = format!("{:<28} {:>10}  not finished", row.label, size(row.bytes));
                 self.output.say(&line);
             }
@@ -151,6 +154,11 @@ impl Shown {
             self.output.say(&format!("elapsed: {}  total: {}{speed}", time(took), size(total)));
         }
     }
+}
+
+/// Whether an event is about a blob, rather than all of something.
+fn is_blob(digest: &str) -> bool {
+    digest.contains(':') || digest.len() > 40
 }
 
 fn style(size: u64) -> ProgressStyle {

@@ -54,6 +54,16 @@ fn peeled(error: Cause<'_>) -> Cause<'_> {
 }
 
 fn wrapped(error: Cause<'_>) -> Option<Cause<'_>> {
+    // A box of an error is an error of another type, though nobody sees that.
+    if let Some(inner) = error.downcast_ref::<Box<BlobsError>>() {
+        return Some(&**inner);
+    }
+    if let Some(inner) = error.downcast_ref::<Box<StoreError>>() {
+        return Some(&**inner);
+    }
+    if let Some(inner) = error.downcast_ref::<Box<DocumentError>>() {
+        return Some(&**inner);
+    }
     if let Some(error) = error.downcast_ref::<PushError>() {
         return match error {
             PushError::Source(inner) => Some(inner),
@@ -142,7 +152,10 @@ fn classified(error: Cause<'_>) -> Classified {
     }
     if let Some(error) = error.downcast_ref::<OpenError>() {
         return Some(match error {
-            OpenError::Full { .. } => full(),
+            OpenError::Full { .. } => (
+                FailureKind::Full,
+                Some("make a few megabytes of room there, then `shipfs gc` frees what no image needs"),
+            ),
             OpenError::ReadOnly { .. } => read_only(),
             OpenError::UnknownVersion { .. } => (
                 FailureKind::Repository,
@@ -226,7 +239,7 @@ fn image(error: Cause<'_>) -> Classified {
     if error.is::<PlanError<PushError>>() || error.is::<PlanError<BringError>>() {
         return Some((FailureKind::Content, None));
     }
-    if error.is::<GcError>() {
+    if let Some(GcError::Unresolved { .. }) = error.downcast_ref() {
         return Some((FailureKind::Repository, Some("`shipfs verify` tells what is damaged")));
     }
     None
@@ -277,6 +290,25 @@ mod tests {
         assert!(failure.hint.as_deref().is_some_and(|hint| hint.contains("shipfs gc")), "{failure:?}");
         assert!(failure.message.starts_with("blob `sha256:e3b0"), "{failure:?}");
         assert_eq!(failure.causes, ["could not write `packs/1`: no space is left on the disk"]);
+    }
+
+    #[test]
+    fn a_full_disk_is_found_behind_every_verb() {
+        let full = || StoreError::Full { action: "write".into() };
+        let blobs = || BlobsError::Other(Box::new(AddError::Store(full())));
+        let digest = || crate::oci::Digest::of(b"");
+        let errors: [Box<dyn Error>; 5] = [
+            Box::new(PushError::Blob { digest: digest(), source: Box::new(blobs()) }),
+            Box::new(PushError::Directory(blobs())),
+            Box::new(PushError::Names(NamesError::Blobs(blobs()))),
+            Box::new(SaveError::Bring(BringError::Blob { digest: digest(), source: Box::new(blobs()) })),
+            Box::new(GcError::Store(full())),
+        ];
+        for error in &errors {
+            let failure = explain(&**error);
+            assert_eq!(failure.kind, FailureKind::Full, "{failure:?}");
+            assert!(failure.hint.is_some());
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::{
     path::Path,
 };
 
+use rustix::fs::{CWD, RenameFlags};
 use shipfs_node::config::Network;
 
 use super::{Failure, FailureKind};
@@ -44,12 +45,16 @@ pub fn generate_swarm_key() -> Result<String, Failure> {
 /// When there is a file already, which is never overwritten, or it cannot be written.
 pub fn write_swarm_key(path: &Path, key: &str) -> Result<(), Failure> {
     let write = || {
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory)?;
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(key.as_bytes())?;
-        file.sync_all()
+        let directory = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(directory)?;
+        // Whole or not at all, and never in place of another: written aside first, for the owner alone from the start.
+        let aside = path.with_extension("new");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        let written = file.write_all(key.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| {
+            rustix::fs::renameat_with(CWD, &aside, CWD, path, RenameFlags::NOREPLACE).map_err(io::Error::from)
+        });
+        written.inspect_err(|_| drop(std::fs::remove_file(&aside)))?;
+        File::open(directory)?.sync_all()
     };
     write().map_err(|error: io::Error| {
         let failure = Failure::from_error(FailureKind::Other, &error)
