@@ -168,6 +168,11 @@ impl Request {
         }
     }
 
+    /// Whether the verb goes on until it is cancelled.
+    pub fn is_endless(&self) -> bool {
+        matches!(self, Self::Serve { .. })
+    }
+
     /// Makes every path absolute, as seen from `directory`.
     pub fn anchor(&mut self, directory: &Path) {
         let place = match self {

@@ -45,22 +45,28 @@ struct Guests {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Those that a holder waits for.
     active: usize,
+    /// Those with a verb that never ends: they go on elsewhere when the holder goes away.
+    endless: usize,
     closed: bool,
 }
 
 /// A guest's place; gives it up when dropped.
-struct Place<'g>(&'g Guests);
+struct Place<'g> {
+    guests: &'g Guests,
+    is_endless: bool,
+}
 
 impl Guests {
-    fn enter(&self) -> Result<Place<'_>, Answer> {
+    fn enter(&self, is_endless: bool) -> Result<Place<'_>, Answer> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *state {
             State { closed: true, .. } => Err(Answer::Closing),
-            State { active, .. } if *active >= MAX_GUESTS => Err(Answer::Busy),
-            State { active, .. } => {
-                *active += 1;
-                Ok(Place(self))
+            State { active, endless, .. } if *active + *endless >= MAX_GUESTS => Err(Answer::Busy),
+            State { active, endless, .. } => {
+                *(if is_endless { endless } else { active }) += 1;
+                Ok(Place { guests: self, is_endless })
             }
         }
     }
@@ -91,8 +97,10 @@ impl Guests {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).active -= 1;
-        self.0.left.notify_one();
+        let mut state = self.guests.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *(if self.is_endless { &mut state.endless } else { &mut state.active }) -= 1;
+        drop(state);
+        self.guests.left.notify_one();
     }
 }
 
@@ -122,12 +130,12 @@ impl Server {
         Ok(Self { guests, task, _stop: stop.clone().drop_guard(), stop })
     }
 
-    /// How many verbs of other processes run.
+    /// How many verbs of other processes run that end by themselves.
     pub(super) fn guests(&self) -> usize {
         self.guests.active()
     }
 
-    /// Waits until no verb of another process runs; none is taken in from then on.
+    /// Waits until no verb of another process runs, but for those that never end; none is taken in from then on.
     pub(super) async fn close_when_empty(&self) {
         self.guests.close_when_empty().await;
     }
@@ -195,7 +203,7 @@ async fn serve(mut stream: UnixStream, holder: &impl Holder, guests: &Guests, ro
         let message = format!("control protocol {} is not spoken here, but {PROTOCOL}", call.protocol);
         return say(&mut stream, &Answer::Failed(Failure::new(FailureKind::Holder, message))).await;
     }
-    let place = match guests.enter() {
+    let place = match guests.enter(call.request.is_endless()) {
         Ok(place) => place,
         Err(refusal) => return say(&mut stream, &refusal).await,
     };

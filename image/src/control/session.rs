@@ -23,8 +23,10 @@ const HOLDER_PATIENCE: Duration = Duration::from_secs(60);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 /// Waiting longer than this is worth a word.
 const SILENT_WAIT: Duration = Duration::from_secs(1);
-/// Holders that may vanish while they carry out one verb, before that is no accident.
+/// Holders that may vanish one after another while they carry out one verb, before that is no accident.
 const MAX_VANISHED: usize = 5;
+/// A holder that lived this long after it took a verb did not die of it.
+const LIFE: Duration = Duration::from_secs(10);
 
 /// One command of a user, which may be several verbs.
 #[derive(Debug)]
@@ -59,12 +61,13 @@ impl<R: Repository> Session<R> {
                 return holding.holder.execute(order, events).await;
             }
             if let Some(connection) = client::connect(self.repository.directory()).await? {
+                let taken_up = Instant::now();
                 let again = order.again().map_err(|error| Failure::from_error(FailureKind::Other, &error))?;
                 match connection.call(again, events).await? {
                     Outcome::Ended(result) => return result,
                     Outcome::Refused => waiting.wait(&self.repository, events).await?,
                     Outcome::Vanished { taken } => {
-                        vanished += usize::from(taken);
+                        vanished = if taken_up.elapsed() > LIFE { 1 } else { vanished + usize::from(taken) };
                         self.check_repeatable(&order, taken, vanished)?;
                         // It was alive a moment ago.
                         waiting = Waiting::new();
@@ -115,12 +118,13 @@ impl<R: Repository> Session<R> {
         self.holding.as_ref().map(|holding| holding.holder.clone())
     }
 
-    /// How many verbs of other processes are being carried out here.
+    /// How many verbs of other processes are being carried out here that end by themselves.
     pub fn guests(&self) -> usize {
         self.holding.iter().flat_map(|holding| &holding.server).map(Server::guests).sum()
     }
 
-    /// Waits for the verbs of other processes that were taken in. From the moment there is none, none is taken in.
+    /// Waits for the verbs of other processes that were taken in, but for those that never end: they go on in another
+    /// holder. From the moment there is none to wait for, none is taken in.
     /// Dropping the future leaves everything as it is.
     pub async fn linger(&self) {
         if let Some(Holding { server: Some(server), .. }) = &self.holding {

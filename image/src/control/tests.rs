@@ -231,7 +231,7 @@ async fn a_guest_that_goes_away_cancels_its_verb() {
     let place = Place::new();
     let mut holder = place.session();
     holder.call(order(Request::Images), &()).await.expect("is done");
-    let guest = place.process(serve());
+    let guest = place.process(Request::Gc);
     place.until("the verb runs", |world| world.running.load(Ordering::SeqCst) == 1).await;
     assert_eq!(holder.guests(), 1);
     guest.abort();
@@ -289,6 +289,23 @@ async fn a_holder_that_is_done_stays_for_its_guests() {
     assert!(!newcomer.is_finished());
     holder.close().await;
     assert_eq!(said(&soon(newcomer).await.expect("no panic")), "holder 2");
+}
+
+#[tokio::test]
+async fn a_verb_that_never_ends_holds_nobody_up() {
+    let place = Place::new();
+    let mut holder = place.session();
+    holder.call(order(Request::Images), &()).await.expect("is done");
+    let guest = place.process(serve());
+    place.until("the guest's verb runs", |world| world.running.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(holder.guests(), 0);
+    soon(holder.linger()).await;
+    holder.close().await;
+    // It goes on as the holder.
+    place.until("the guest is the holder", |world| world.opened.load(Ordering::SeqCst) == 2).await;
+    assert_eq!(said(&soon(place.process(Request::Images)).await.expect("no panic")), "holder 2");
+    assert!(!guest.is_finished());
+    guest.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
