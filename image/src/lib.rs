@@ -1,7 +1,7 @@
 //! OCI images on an IPFS node.
 //!
 //! Reading order: [`event`] (what a running verb tells), [`blobs`] (the seam to storage), [`oci`] (documents),
-//! [`reference`] and [`location`] (what a user types), [`source`] (where images come from), [`plan`] (which blobs an image
+//! [`mod@reference`] and [`location`] (what a user types), [`source`] (where images come from), [`plan`] (which blobs an image
 //! consists of), [`link`] (digests to CIDs), [`push`], [`root`] (what a CID turns out to be), [`bring`] (blobs, checked),
 //! [`pull`], [`inspect`], [`names`] (what is kept), [`sink`] and [`save`] (where images go to), [`control`] (the verbs of other
 //! processes).

@@ -1,7 +1,7 @@
 //! Makes an image lie here whole: found by its root, checked blob by blob, named at the end.
 //!
 //! Imports [`blobs`](crate::blobs), [`bring`](crate::bring), [`plan`](crate::plan), [`root`](crate::root),
-//! [`names`](crate::names), [`sink`](crate::sink) and [`save`](crate::save). What a pull fetched before it was stopped is
+//! [`names`], [`sink`](crate::sink) and [`save`]. What a pull fetched before it was stopped is
 //! kept aside, and not fetched again; a name appears only when everything it stands for is here and durable.
 
 use std::collections::BTreeSet;

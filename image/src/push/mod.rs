@@ -2,7 +2,7 @@
 //!
 //! The sentence to keep in mind: a push reads a source's documents, adds each blob while its digest is checked, links the
 //! documents by CID, adds those, and writes the record last. Imports [`blobs`](crate::blobs), [`source`](crate::source),
-//! [`plan`](crate::plan), [`link`](crate::link) and [`names`](crate::names). Nothing is announced here, and nothing is
+//! [`plan`](crate::plan), [`link`] and [`names`]. Nothing is announced here, and nothing is
 //! named before all of it is durable.
 
 mod layout;

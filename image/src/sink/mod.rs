@@ -1,7 +1,7 @@
 //! Where images go to when they leave the store.
 //!
 //! A [`Sink`] takes the blobs of one image and shows it only when [`Sink::finish`] is called; dropped before, it leaves
-//! nothing behind. [`open`] makes one from a [`Location`]. Imports [`oci`](crate::oci), [`plan`](crate::plan),
+//! nothing behind. [`open`] makes one from a [`Location`]. Imports [`oci`](crate::oci), [`plan`],
 //! [`location`](crate::location) and [`blobs::Body`](crate::blobs::Body). Everything blocks. Blobs come from the store,
 //! where their digests were checked; here their lengths are.
 

@@ -55,7 +55,7 @@ impl Gate {
 /// A subnet: an address and the length of its prefix in bits.
 type Subnet = (IpAddr, u8);
 
-/// This host's subnets, read anew every [`SUBNETS_LIFETIME`].
+/// This host's subnets, read anew every `SUBNETS_LIFETIME`.
 #[derive(Clone, Debug)]
 pub struct OnLink {
     subnets: Arc<Mutex<(Option<Instant>, Vec<Subnet>)>>,

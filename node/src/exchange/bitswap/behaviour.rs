@@ -1,7 +1,7 @@
 //! Bitswap's streams inside the swarm: hands whole substreams to the exchange and carries no data itself.
 //!
 //! Kubo opens a new stream for every message, several at once, and also keeps some open: every inbound stream is given
-//! to a reader of its own, none is replaced, and past [`MAX_INBOUND_STREAMS`] on one connection further ones are reset.
+//! to a reader of its own, none is replaced, and past `MAX_INBOUND_STREAMS` on one connection further ones are reset.
 
 use super::Exchange;
 use futures::future::{Ready, ready};
@@ -50,7 +50,7 @@ const PROTOCOLS: [(StreamProtocol, Version); 3] = [
     (StreamProtocol::new("/ipfs/bitswap/1.0.0"), Version::V1_0),
 ];
 
-/// Negotiates one of [`PROTOCOLS`].
+/// Negotiates one of `PROTOCOLS`.
 #[derive(Clone, Copy, Debug)]
 pub struct Protocol;
 
