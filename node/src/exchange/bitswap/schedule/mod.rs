@@ -14,12 +14,13 @@ use crate::block::Block;
 use cid::Cid;
 use libp2p::PeerId;
 use multihash::Multihash;
-use source::Source;
+use source::{MAX_STRIKES, Source};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
+pub(super) use want::{Action, Arrival};
 use want::{Denial, Pick, SessionState, Wanted};
 
 /// Bytes asked for, of all peers together, or received and not taken by a session yet: what the exchange may hold in
@@ -27,6 +28,9 @@ use want::{Denial, Pick, SessionState, Wanted};
 const MAX_BYTES: usize = 16 << 20;
 /// Blocks nobody asked for, and long messages of that kind, after which a peer is cut off.
 const MAX_BOGUS_BLOCKS: u32 = 16;
+/// Peers asked at once for the first block of all that a session wants, if none of them has delivered anything yet: it
+/// is the small root of a file, and shows who is honest.
+const FIRST_COPIES: usize = 3;
 /// Peers whose offences are remembered after they disconnected.
 const MAX_OFFENDERS: usize = 1024;
 /// A denial is forgotten after this long: the peer may be fetching the block itself.
@@ -43,26 +47,6 @@ const TRUSTED_FOR: Duration = Duration::from_secs(300);
 type Hash = Multihash<64>;
 /// Names a session.
 pub(super) type SessionId = u64;
-
-/// What the state machine asks its surroundings to do.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Look for providers of this CID and connect to them.
-    Seek(Cid),
-    /// Disconnect this peer and do not let it back: it sends what nobody asked for. Said again at each further offence.
-    Ban(PeerId),
-}
-
-/// What became of a block that arrived.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Arrival {
-    /// Somebody waited for it.
-    Wanted,
-    /// It was asked for, and came from another peer meanwhile, or is no longer wanted.
-    Duplicate,
-    /// The peer was not asked for it, or has sent it already.
-    Bogus,
-}
 
 /// The state machine. One lock guards it; every call is short.
 #[derive(Default)]
@@ -159,6 +143,7 @@ impl Schedule {
             holders,
             probed: HashSet::new(),
             probes: 0,
+            probe: None,
             blocks,
             last_seek: None,
         };
@@ -194,6 +179,8 @@ impl Schedule {
 
     pub(super) fn want(&mut self, id: SessionId, cids: impl IntoIterator<Item = Cid>, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        let proven = |peer| self.sources.get(peer).is_some_and(|source| source.is_proven() && source.is_reliable());
+        let mut copies = if session.holders.iter().any(proven) { 1 } else { FIRST_COPIES };
         for cid in cids {
             let wanted = self.wants.entry(*cid.hash()).or_insert_with(|| {
                 // One that another session asked for is only waited for.
@@ -206,7 +193,8 @@ impl Schedule {
                     asked: Vec::new(),
                     denied: Vec::new(),
                     queued: Some(id),
-                    copies: 1,
+                    copies: std::mem::replace(&mut copies, 1),
+                    late: false,
                 }
             });
             if !wanted.sessions.contains(&id) {
@@ -236,12 +224,13 @@ impl Schedule {
     pub(super) fn on_presence(&mut self, peer: PeerId, cid: &Cid, have: bool, now: Instant) {
         let hash = cid.hash();
         let Some(source) = self.sources.get_mut(&peer) else { return };
-        let Some(wanted) = self.wants.get_mut(hash) else { return };
         if have {
             let mut news = false;
-            for id in &wanted.sessions {
-                let Some(session) = self.sessions.get_mut(id) else { continue };
-                if !session.holders.contains(&peer) {
+            let wanted = self.wants.get(hash).map_or(&[][..], |wanted| &wanted.sessions);
+            for (id, session) in &mut self.sessions {
+                // Another peer may have delivered by now what was searched for: this one is a holder all the same.
+                let concerns = session.probe == Some(*hash) || wanted.contains(id);
+                if concerns && !session.holders.contains(&peer) {
                     session.holders.push(peer);
                     session.queue.append(&mut session.unheld);
                     news = true;
@@ -249,10 +238,12 @@ impl Schedule {
             }
             // A holder that had denied it before is asked once its denial is forgotten.
             if news {
+                self.requeue(hash);
                 self.assign(now);
             }
             return;
         }
+        let Some(wanted) = self.wants.get_mut(hash) else { return };
         if !wanted.denied.iter().any(|denial| denial.peer == peer) {
             wanted.denied.push(Denial { peer, at: now });
         }
@@ -343,17 +334,19 @@ impl Schedule {
         }
     }
 
-    /// Puts a want back in its place in the queue, if all who were asked for it are late: twice as many are to be.
+    /// Puts a want back in its place in the queue, if fewer were asked for it than are to be. If all of them are late,
+    /// twice as many are to be.
     fn requeue(&mut self, hash: &Hash) {
         let Some(wanted) = self.wants.get_mut(hash) else { return };
-        let is_late = |peer: &PeerId| {
-            let asked = self.sources.get(peer).and_then(|source| source.asked.get(hash));
-            asked.is_none_or(|asked| asked.late)
-        };
-        if wanted.queued.is_some() || !wanted.asked.iter().all(is_late) {
+        let sources = &self.sources;
+        let is_late = |peer| sources.get(peer).and_then(|source| source.asked.get(hash)).is_none_or(|asked| asked.late);
+        wanted.late = wanted.asked.iter().all(is_late);
+        if wanted.late {
+            wanted.copies = wanted.copies.max(wanted.asked.len() * 2);
+        }
+        if wanted.queued.is_some() || wanted.asked.len() >= wanted.copies {
             return;
         }
-        wanted.copies = (wanted.asked.len() * 2).max(1);
         wanted.queued = wanted.sessions.first().copied();
         if let Some(session) = wanted.queued.and_then(|id| self.sessions.get_mut(&id)) {
             session.queue.insert(wanted.order, *hash);
@@ -395,11 +388,17 @@ impl Schedule {
                         *under_way += source.block_bytes;
                     }
                     wanted.asked.push(peer);
+                    wanted.late = false;
                     if wanted.asked.len() >= wanted.copies {
                         wanted.queued = None;
                         session.queue.remove(&order);
                     }
                     return true;
+                }
+                // Others behind it may still be asked for; it comes back with the next tick.
+                Some((_, Pick::Wait)) if !wanted.asked.is_empty() => {
+                    wanted.queued = None;
+                    session.queue.remove(&order);
                 }
                 Some((_, Pick::Wait)) => return false,
                 Some((_, Pick::Pause)) => {
@@ -409,7 +408,9 @@ impl Schedule {
                 Some((cid, Pick::Stuck)) => {
                     wanted.queued = None;
                     session.queue.remove(&order);
-                    session.stuck.get_or_insert(cid);
+                    if wanted.late {
+                        session.stuck.get_or_insert(cid);
+                    }
                 }
                 Some((_, Pick::Unheld)) => {
                     session.queue.remove(&order);
@@ -420,9 +421,10 @@ impl Schedule {
         }
     }
 
-    /// Whom to ask for a block: reliable peers first, then those that nothing is known of, then those that were late.
+    /// Whom to ask for a block: reliable peers first, then those that were late lately, one block at a time, then those
+    /// that nothing is known of, then those that keep being late, if they have rested or nobody else is left.
     ///
-    /// While there is a reliable one, the others get one block at a time to show what they can.
+    /// While there is a reliable one, those that nothing is known of get one block at a time to show what they can.
     fn pick(&self, wanted: &Wanted, under_way: usize, now: Instant) -> Pick {
         let may_have =
             |peer: &PeerId| !wanted.asked.contains(peer) && !wanted.denied.iter().any(|denial| denial.peer == *peer);
@@ -432,14 +434,16 @@ impl Schedule {
             holders.filter_map(|peer| Some((*peer, self.sources.get(peer)?)))
         };
         let proven = candidates().any(|(_, source)| source.is_reliable() && source.is_proven());
-        let reliable = candidates().any(|(_, source)| source.is_reliable());
+        let fresh = candidates().any(|(_, source)| source.is_reliable());
         let (mut best, mut any) = (None, false);
         for (peer, source) in candidates() {
             any = true;
             let (rank, room) = match (source.is_reliable(), source.is_proven()) {
                 (true, true) => (0, source.has_room()),
-                (true, false) => (1, if proven { source.asked.is_empty() } else { source.has_room() }),
-                (false, _) => (2, source.is_idle() && (!reliable || source.has_rested(now))),
+                // One that has delivered before and was late once or twice.
+                (false, true) if source.strikes < MAX_STRIKES => (1, source.is_idle()),
+                (true, false) => (2, if proven { source.asked.is_empty() } else { source.has_room() }),
+                (false, _) => (3, source.is_idle() && (!fresh || source.has_rested(now))),
             };
             let score = (rank, source.load());
             if room && best.is_none_or(|(least, _)| score < least) {
@@ -476,6 +480,7 @@ impl Schedule {
                 }
                 if !source.is_given_up(now) && session.probed.insert(*peer) {
                     session.probes += 1;
+                    session.probe = Some(*cid.hash());
                     source.probe(cid);
                 }
             }

@@ -260,8 +260,9 @@ impl Source {
         let latency = if self.is_proven() { self.latency } else { usual };
         let patience = (latency * 4).clamp(PATIENCE.0, PATIENCE.1);
         let recent = |at: Option<Instant>, time| at.is_some_and(|at| now.duration_since(at) <= time);
-        let coming = recent(self.last_block, patience) || recent(self.progress.1, PROGRESS_TIME);
-        let limit = if coming { patience * DRIP_FACTOR } else { patience };
+        let delivers = recent(self.last_block, patience);
+        let coming = delivers || recent(self.progress.1, PROGRESS_TIME);
+        let limit = if delivers { patience * DRIP_FACTOR } else { patience };
         let (mut late, mut again) = (Vec::new(), Vec::new());
         for (hash, asked) in &mut self.asked {
             if !asked.late && now.duration_since(asked.at) > limit {

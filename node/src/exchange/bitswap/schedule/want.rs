@@ -1,4 +1,4 @@
-//! What is wanted: blocks, and the sessions that wait for them.
+//! What is wanted, who waits for it, and what comes of it.
 
 use super::{Hash, SessionId};
 use crate::block::Block;
@@ -26,6 +26,8 @@ pub(super) struct Wanted {
     pub(super) queued: Option<SessionId>,
     /// Peers to have been asked before it leaves the queue.
     pub(super) copies: usize,
+    /// All who were asked are late.
+    pub(super) late: bool,
 }
 
 /// What one session waits for, and of whom.
@@ -39,6 +41,8 @@ pub(super) struct SessionState {
     pub(super) holders: Vec<PeerId>,
     pub(super) probed: HashSet<PeerId>,
     pub(super) probes: usize,
+    /// What was searched for last.
+    pub(super) probe: Option<Hash>,
     pub(super) blocks: mpsc::UnboundedSender<Block>,
     pub(super) last_seek: Option<Instant>,
 }
@@ -55,4 +59,24 @@ pub(super) enum Pick {
     Stuck,
     /// Nobody is known to have it.
     Unheld,
+}
+
+/// What the state machine asks its surroundings to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::exchange::bitswap) enum Action {
+    /// Look for providers of this CID and connect to them.
+    Seek(Cid),
+    /// Disconnect this peer and do not let it back: it sends what nobody asked for. Said again at each further offence.
+    Ban(PeerId),
+}
+
+/// What became of a block that arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::exchange::bitswap) enum Arrival {
+    /// Somebody waited for it.
+    Wanted,
+    /// It was asked for, and came from another peer meanwhile, or is no longer wanted.
+    Duplicate,
+    /// The peer was not asked for it, or has sent it already.
+    Bogus,
 }
