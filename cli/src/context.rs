@@ -181,7 +181,7 @@ impl Context {
         }
         let is_served = matches!(self.call(Request::Id).await, Ok(Reply::Identity(identity)) if identity.serving);
         let who = if is_served {
-            "served by the running daemon; others get it with:"
+            "the shipfs that runs here serves it; others get it with:"
         } else {
             "nobody serves it yet: run `shipfs daemon`, or push with --serve; then others get it with:"
         };

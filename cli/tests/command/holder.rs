@@ -37,7 +37,7 @@ fn verbs_are_the_same_with_and_without_a_daemon() {
         assert_eq!(talk(&first.stderr), talk(&second.stderr), "{args:?}");
     }
     let pushed = served.run(&["push", &hello()]);
-    assert!(pushed.stderr.contains("served by the running daemon"), "{}", pushed.stderr);
+    assert!(pushed.stderr.contains("the shipfs that runs here serves it"), "{}", pushed.stderr);
     let id = served.run(&["id", "--json"]).json();
     assert_eq!((&id["addresses"][0], &id["serving"]), (&address.into(), &true.into()));
     let short = served.run(&["pull", ABSENT_CID, "--timeout", "300ms"]);
@@ -166,6 +166,25 @@ fn a_command_that_serves_takes_in_others_and_hands_over_when_it_is_killed() {
     let ended = second.wait();
     assert_eq!(ended.code, Some(0), "serving ends with Ctrl-C: {ended:?}");
     assert!(!serving(&shipfs));
+}
+
+#[test]
+fn a_command_is_not_kept_by_another_that_serves_through_it() {
+    let shipfs = Shipfs::new();
+    shipfs.run(&["key", "gen"]).ok();
+    // Holds the repository for as long as it waits for a pipe.
+    let mut load = shipfs.spawn(&["load"]);
+    until("it holds the repository", || shipfs.repo().join("control.sock").exists());
+    let push = ["--network", "private", "push", "--serve", &hello(), "--listen", "/ip4/127.0.0.1/tcp/0"];
+    let mut serve = shipfs.spawn(&push);
+    assert_eq!(serve.line(), HELLO_CID);
+    serve.said("others get it with: shipfs pull");
+    drop(load.0.stdin.take());
+    let ended = load.wait();
+    assert_eq!(ended.code, Some(1), "nothing is no archive: {ended:?}");
+    // The one that serves goes on as the holder.
+    until("it serves", || shipfs.run(&["id", "--json"]).json()["serving"] == true);
+    assert!(serve.is_running());
 }
 
 #[test]
