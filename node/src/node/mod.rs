@@ -161,11 +161,14 @@ impl Node {
         }
     }
 
-    /// Enters the network of the node's configuration.
+    /// Enters the network of the node's configuration, unless the node is part of one already, whichever that is.
     ///
     /// # Errors
     /// As [`Node::join`].
     pub async fn go_online(&self) -> Result<Net, NetError> {
+        if let Some(net) = self.net().await {
+            return Ok(net);
+        }
         let config = self.0.config.network.clone();
         self.join(&config).await
     }
