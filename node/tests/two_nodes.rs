@@ -212,3 +212,37 @@ async fn a_provider_is_found_through_a_third_node() {
     assert_eq!(providers, [holder.net().await.expect("online").peer()]);
     drop(middle);
 }
+
+/// Bytes that cost a block each: the budget holds, but nobody cuts a file like that.
+#[tokio::test(flavor = "multi_thread")]
+async fn c2_a_file_of_one_byte_leaves_is_refused() {
+    use shipfs_node::block::Block;
+    use shipfs_node::dag::{Kind, Link, UnixFs, encode_node, encode_unixfs};
+    use shipfs_node::store::Blockstore as _;
+    let (here, there) = directories();
+    let (source, address) = serving(&here).await;
+    let leaf = Block::raw(Bytes::from_static(b"x"));
+    source.store().put(&leaf).expect("kept");
+    let node_over = |links: Vec<Link>, each: u64| {
+        let total = each * links.len() as u64;
+        let unixfs = UnixFs {
+            kind: Kind::File,
+            data: Bytes::new(),
+            file_size: Some(total),
+            block_sizes: vec![each; links.len()],
+            hash_type: None,
+            fanout: None,
+        };
+        (Block::dag_pb(encode_node(&links, &encode_unixfs(&unixfs))), total)
+    };
+    let link = |cid: Cid, size: u64| Link { cid, name: Bytes::new(), size };
+    let (middle, below) = node_over(vec![link(*leaf.cid(), 1); 100], 1);
+    let (root, size) = node_over(vec![link(*middle.cid(), below); 100], below);
+    source.store().put(&middle).expect("kept");
+    source.store().put(&root).expect("kept");
+    let node = fetching(&there, &[&address]).await;
+    let expected = expected(&vec![b'x'; 10_000]);
+    assert_eq!(size, expected.size);
+    let error = node.get(root.cid(), Some(expected), 0, &node.lease(), &silent).await.expect_err("refused");
+    assert!(matches!(error, FetchError::TooFine { size: 10_000, .. }), "{error}");
+}

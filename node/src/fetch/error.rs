@@ -69,6 +69,16 @@ pub enum FetchError {
         #[source]
         source: WalkError,
     },
+    /// The file is cut into absurdly many blocks.
+    #[error("file `{cid}` of {size} bytes has more than {limit} blocks")]
+    TooFine {
+        /// The file.
+        cid: Cid,
+        /// Its size in bytes.
+        size: u64,
+        /// The most that a file of this size may have.
+        limit: u64,
+    },
     /// The CID itself is refused.
     #[error("cannot fetch `{cid}`")]
     Cid {

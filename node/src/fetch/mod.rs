@@ -38,6 +38,10 @@ const MAX_WANTED: usize = 32;
 const NODES_AHEAD: usize = 2;
 /// Finished bytes after which the disk is told to start writing, so that the sync at the end is short.
 const WRITEBACK_BYTES: u64 = 8 << 20;
+/// Blocks that any file may have, and bytes that each further one must stand for on average. The finest chunkers in use
+/// cut at 16 KiB or more; a file of one-byte leaves would cost a round through every queue a byte.
+const BLOCKS_OF_ANY_SIZE: u64 = 4096;
+const MIN_AVERAGE_BYTES: u64 = 4096;
 /// How often what has arrived is made durable: the most that a power cut can cost.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -85,6 +89,7 @@ struct Receiving {
     incoming: Arc<Incoming>,
     pending: BTreeMap<(u64, u64), Child>,
     serial: u64,
+    size: u64,
     digest: InOrder,
     received: u64,
     written_back: u64,
@@ -108,6 +113,7 @@ impl FileFetch<'_> {
             incoming: Arc::new(incoming),
             pending: BTreeMap::new(),
             serial: 0,
+            size,
             digest: InOrder::new(),
             received: 0,
             written_back: 0,
@@ -205,6 +211,10 @@ impl FileFetch<'_> {
                 }
                 Part::Child { cid, offset, size, depth } => {
                     state.serial += 1;
+                    let limit = BLOCKS_OF_ANY_SIZE + state.size / MIN_AVERAGE_BYTES;
+                    if state.serial > limit {
+                        return Err(FetchError::TooFine { cid: self.cid, size: state.size, limit });
+                    }
                     let child = Child { cid, at: At { offset, size, depth } };
                     state.pending.insert((offset, state.serial), child);
                 }
