@@ -243,7 +243,9 @@ impl ConnectionHandler for Handler {
 
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Protocol, Protocol>) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (stream, _), .. }) => {
+            // Both ends keep their streams open; whether the connection is in use says `connection_keep_alive`.
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (mut stream, _), .. }) => {
+                stream.ignore_for_keep_alive();
                 if self.inbound.fetch_add(1, Ordering::Relaxed) < MAX_INBOUND_STREAMS {
                     self.exchange.read(self.peer, stream, InboundSlot(self.inbound.clone()));
                 } else {
@@ -251,9 +253,13 @@ impl ConnectionHandler for Handler {
                     tracing::debug!(peer = %self.peer, "too many bitswap streams at once, one is reset");
                 }
             }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, .. }) => {
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol: (mut stream, version),
+                ..
+            }) => {
+                stream.ignore_for_keep_alive();
                 if let Some(reply) = self.negotiating.pop_front() {
-                    let _ = reply.send(Ok(protocol));
+                    let _ = reply.send(Ok((stream, version)));
                 }
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { error, .. }) => {
