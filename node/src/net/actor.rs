@@ -4,15 +4,16 @@
 //! [`Command`]s. It never waits for a peer: everything slow is a query whose answer comes as an event.
 
 use super::behaviour::{Behaviour, BehaviourEvent};
-use super::{NetError, PeerInfo};
+use super::known::{self, Known, Link};
+use super::{NetError, PeerInfo, peer_in};
 use crate::config::NetworkConfig;
 use crate::exchange::bitswap::{Exchange, Signal};
 use cid::Cid;
 use futures::StreamExt as _;
-use libp2p::multiaddr::Protocol;
+use libp2p::kad::store::RecordStore as _;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns, ping};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,8 +24,9 @@ const REDIAL_INTERVAL: Duration = Duration::from_secs(5);
 const MAX_FOUND_PEERS: usize = 64;
 /// Providers connected to for one search.
 const MAX_PROVIDERS: usize = 16;
-/// Longest agent name kept, in bytes: it is foreign text.
-const MAX_AGENT_BYTES: usize = 128;
+/// Peers found on the link that are dialled at once: whoever announces peers that do not exist must not use up the dials
+/// that others wait for.
+const MAX_FOUND_DIALS: usize = 16;
 /// How long to wait for a listener to say what it is bound to.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -39,12 +41,8 @@ pub(super) enum Command {
     FindProviders(Cid, oneshot::Sender<Vec<PeerId>>),
 }
 
-struct Connected {
-    addresses: Vec<(ConnectionId, Multiaddr)>,
-    agent: String,
-}
-
 struct Search {
+    cid: Cid,
     found: HashSet<PeerId>,
     /// `None`: connect to whoever is found.
     reply: Option<oneshot::Sender<Vec<PeerId>>>,
@@ -56,7 +54,9 @@ pub(super) struct Actor {
     commands: mpsc::Receiver<Command>,
     signals: mpsc::Receiver<Signal>,
     named: Vec<Multiaddr>,
-    connected: HashMap<PeerId, Connected>,
+    connected: HashMap<PeerId, Known>,
+    /// Dials of peers that were found on the link.
+    found_dials: HashSet<ConnectionId>,
     dials: HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<PeerId, NetError>>)>,
     provides: HashMap<kad::QueryId, oneshot::Sender<bool>>,
     searches: HashMap<kad::QueryId, Search>,
@@ -65,13 +65,6 @@ pub(super) struct Actor {
 
 fn record_key(cid: &Cid) -> kad::RecordKey {
     kad::RecordKey::new(&cid.hash().to_bytes())
-}
-
-fn peer_in(address: &Multiaddr) -> Option<PeerId> {
-    match address.iter().last() {
-        Some(Protocol::P2p(peer)) => Some(peer),
-        _ => None,
-    }
 }
 
 impl Actor {
@@ -89,6 +82,7 @@ impl Actor {
             signals,
             named: config.peers.clone(),
             connected: HashMap::new(),
+            found_dials: HashSet::new(),
             dials: HashMap::new(),
             provides: HashMap::new(),
             searches: HashMap::new(),
@@ -170,7 +164,7 @@ impl Actor {
             .connected
             .iter()
             .filter_map(|(peer, connected)| {
-                let (_, address) = connected.addresses.last()?;
+                let address = &connected.links.last()?.address;
                 let named = self.named.iter().any(|named| peer_in(named) == Some(*peer) || named == address);
                 Some(PeerInfo {
                     peer: *peer,
@@ -190,7 +184,8 @@ impl Actor {
             let _ = reply.send(Ok(peer));
             return;
         }
-        let options = dial_options(&address);
+        // A dial of its own, even if one is under way: that one may fail at another address.
+        let options = dial_options(&address, PeerCondition::Disconnected);
         let id = options.connection_id();
         match self.swarm.dial(options) {
             Ok(()) => drop(self.dials.insert(id, (address, reply))),
@@ -201,11 +196,11 @@ impl Actor {
     fn redial(&mut self) {
         let is_connected = |address: &Multiaddr| match peer_in(address) {
             Some(peer) => self.connected.contains_key(&peer),
-            None => self.connected.values().any(|known| known.addresses.iter().any(|(_, used)| used == address)),
+            None => self.connected.values().any(|known| known.links.iter().any(|link| link.address == *address)),
         };
         let missing: Vec<_> = self.named.iter().filter(|address| !is_connected(address)).cloned().collect();
         for address in missing {
-            if let Err(error) = self.swarm.dial(dial_options(&address)) {
+            if let Err(error) = self.swarm.dial(dial_options(&address, PeerCondition::DisconnectedAndNotDialing)) {
                 tracing::debug!(%address, %error, "a named peer cannot be dialled");
             }
         }
@@ -213,16 +208,23 @@ impl Actor {
 
     fn search(&mut self, cid: &Cid, reply: Option<oneshot::Sender<Vec<PeerId>>>) {
         let query = self.swarm.behaviour_mut().kad.get_providers(record_key(cid));
-        self.searches.insert(query, Search { found: HashSet::new(), reply });
+        self.searches.insert(query, Search { cid: *cid, found: HashSet::new(), reply });
     }
 
     fn on_signal(&mut self, signal: Signal) {
         match signal {
-            Signal::Seek(cid) => self.search(&cid, None),
+            Signal::Seek(cid) => {
+                // Connections that nothing used were closed; whoever is near is asked again.
+                self.redial();
+                self.dial_found();
+                let is_same = |search: &Search| search.reply.is_none() && search.cid == cid;
+                if !self.searches.values().any(is_same) {
+                    self.search(&cid, None);
+                }
+            }
             Signal::Ban(peer) => {
                 tracing::warn!(%peer, "a peer sends blocks that nobody asked for, it is cut off");
-                self.swarm.behaviour_mut().banned.block_peer(peer);
-                let _ = self.swarm.disconnect_peer_id(peer);
+                self.cut_off(peer);
             }
         }
     }
@@ -231,32 +233,33 @@ impl Actor {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 tracing::debug!(peer = %peer_id, address = %endpoint.get_remote_address(), "connected");
-                let address = endpoint.get_remote_address().clone();
-                let known = self
-                    .connected
-                    .entry(peer_id)
-                    .or_insert_with(|| Connected { addresses: Vec::new(), agent: String::new() });
-                known.addresses.push((connection_id, address));
+                let link = Link::new(connection_id, endpoint.get_remote_address().clone(), endpoint.is_dialer());
+                self.connected.entry(peer_id).or_default().links.push(link);
                 if let Some((_, reply)) = self.dials.remove(&connection_id) {
                     let _ = reply.send(Ok(peer_id));
+                }
+                if self.found_dials.remove(&connection_id) {
+                    self.dial_found();
                 }
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 tracing::debug!(peer = %peer_id, ?cause, "disconnected");
                 if let Some(known) = self.connected.get_mut(&peer_id) {
-                    known.addresses.retain(|(id, _)| *id != connection_id);
-                    if known.addresses.is_empty() {
+                    known.links.retain(|link| link.id != connection_id);
+                    if known.links.is_empty() {
                         self.connected.remove(&peer_id);
                     }
                 }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 tracing::debug!(%error, "a dial failed");
+                self.found_dials.remove(&connection_id);
                 if let Some((address, reply)) = self.dials.remove(&connection_id) {
                     let _ = reply.send(Err(NetError::Dial { address, reason: error.to_string() }));
                 }
             }
-            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => self.on_found(found),
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(_))) => self.dial_found(),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping)) => self.on_ping(ping),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
                 self.on_identified(peer_id, info);
             }
@@ -268,38 +271,73 @@ impl Actor {
             })) => {
                 self.on_answer(id, result, step.last);
             }
+            SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::InboundRequest {
+                request: kad::InboundRequest::AddProvider { record: Some(record) },
+            })) => {
+                let known = self.connected.get_mut(&record.provider);
+                if let Some(record) = known.and_then(|known| known.admit_record(record))
+                    && let Err(error) = self.swarm.behaviour_mut().kad.store_mut().add_provider(record)
+                {
+                    tracing::debug!(%error, "a provider record is not kept");
+                }
+            }
             _ => {}
         }
     }
 
-    fn on_found(&mut self, found: Vec<(PeerId, Multiaddr)>) {
-        for (peer, address) in found {
-            if self.connected.len() >= MAX_FOUND_PEERS || self.connected.contains_key(&peer) {
-                continue;
-            }
-            let options = DialOpts::peer_id(peer)
-                .addresses(vec![address])
-                .condition(PeerCondition::DisconnectedAndNotDialing)
-                .build();
-            if let Err(error) = self.swarm.dial(options) {
-                tracing::debug!(%peer, %error, "a peer on the link is not dialled");
+    /// Dials peers on the link that are not connected, some at a time.
+    fn dial_found(&mut self) {
+        let Some(mdns) = self.swarm.behaviour().mdns.as_ref() else { return };
+        let found: HashSet<_> = mdns.discovered_nodes().filter(|peer| !self.connected.contains_key(peer)).collect();
+        let outbound = self.connected.values().filter(|known| known.links.iter().any(|link| link.outbound)).count();
+        let room = MAX_FOUND_PEERS.saturating_sub(outbound).min(MAX_FOUND_DIALS).saturating_sub(self.found_dials.len());
+        for peer in found.into_iter().take(room).copied().collect::<Vec<_>>() {
+            let options = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build();
+            let id = options.connection_id();
+            match self.swarm.dial(options) {
+                Ok(()) => drop(self.found_dials.insert(id)),
+                Err(error) => tracing::debug!(%peer, %error, "a peer on the link is not dialled"),
             }
         }
     }
 
-    fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
-        if let Some(known) = self.connected.get_mut(&peer) {
-            let mut agent = info.agent_version;
-            agent.truncate(agent.floor_char_boundary(MAX_AGENT_BYTES));
-            known.agent = agent;
+    fn on_ping(&mut self, ping: ping::Event) {
+        let answered = match ping.result {
+            Err(ping::Failure::Timeout) => false,
+            Err(_) | Ok(_) => true,
+        };
+        let exchanged = self.exchange.bytes_exchanged(&ping.peer);
+        let links = self.connected.get_mut(&ping.peer).map(|known| &mut known.links);
+        let link = links.and_then(|links| links.iter_mut().find(|link| link.id == ping.connection));
+        if link.is_some_and(|link| link.is_dead(answered, exchanged)) {
+            tracing::debug!(peer = %ping.peer, "nothing comes or goes any more, the connection is given up");
+            self.swarm.close_connection(ping.connection);
         }
+    }
+
+    fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        if !known::is_acceptable(&info.public_key) {
+            tracing::warn!(%peer, "a peer has an RSA key of more than 4096 bits, it is cut off");
+            self.cut_off(peer);
+            return;
+        }
+        let Some(known) = self.connected.get_mut(&peer) else { return };
+        known.set_agent(&info.agent_version);
         let kad = &mut self.swarm.behaviour_mut().kad;
         if info.protocols.iter().any(|protocol| kad.protocol_names().contains(protocol)) {
-            for address in info.listen_addrs {
+            for address in known.admit_addresses(info.listen_addrs) {
                 kad.add_address(&peer, address);
             }
-            self.table_peers.send_modify(|count| *count += 1);
+            // It says so again every few minutes.
+            if !std::mem::replace(&mut known.in_table, true) {
+                self.table_peers.send_modify(|count| *count += 1);
+            }
         }
+    }
+
+    fn cut_off(&mut self, peer: PeerId) {
+        self.swarm.behaviour_mut().banned.block_peer(peer);
+        let _ = self.swarm.disconnect_peer_id(peer);
     }
 
     fn on_answer(&mut self, id: kad::QueryId, result: kad::QueryResult, last: bool) {
@@ -321,7 +359,7 @@ impl Actor {
                         }
                     }
                 }
-                if last && let Some(Search { found, reply: Some(reply) }) = self.searches.remove(&id) {
+                if last && let Some(Search { found, reply: Some(reply), .. }) = self.searches.remove(&id) {
                     let _ = reply.send(found.into_iter().collect());
                 }
             }
@@ -335,12 +373,9 @@ impl Actor {
     }
 }
 
-fn dial_options(address: &Multiaddr) -> DialOpts {
+fn dial_options(address: &Multiaddr, condition: PeerCondition) -> DialOpts {
     match peer_in(address) {
-        Some(peer) => DialOpts::peer_id(peer)
-            .addresses(vec![address.clone()])
-            .condition(PeerCondition::DisconnectedAndNotDialing)
-            .build(),
+        Some(peer) => DialOpts::peer_id(peer).addresses(vec![address.clone()]).condition(condition).build(),
         None => DialOpts::unknown_peer_id().address(address.clone()).build(),
     }
 }

@@ -9,8 +9,10 @@
 mod actor;
 mod behaviour;
 pub mod gate;
+mod hosts;
 pub mod identity;
 mod joined;
+mod known;
 mod tls;
 pub mod transport;
 
@@ -50,7 +52,7 @@ pub struct PeerInfo {
     pub peer: PeerId,
     /// The address it is connected by, as seen from here.
     pub address: Multiaddr,
-    /// What it calls itself; foreign text. Empty until it said so.
+    /// What it calls itself: foreign text, without control characters and at most 128 bytes. Empty until it said so.
     pub agent: String,
     /// Whether it was named by the user, rather than found.
     pub named: bool,
@@ -203,6 +205,14 @@ impl Net {
     /// Peers that announced this block, at most a few dozen.
     pub async fn find_providers(&self, cid: Cid) -> Result<Vec<PeerId>, NetError> {
         self.ask(|reply| Command::FindProviders(cid, reply)).await
+    }
+}
+
+/// The peer that an address names.
+fn peer_in(address: &Multiaddr) -> Option<PeerId> {
+    match address.iter().last() {
+        Some(libp2p::multiaddr::Protocol::P2p(peer)) => Some(peer),
+        _ => None,
     }
 }
 

@@ -25,6 +25,10 @@ const READ_BUFFER_BYTES: usize = 64 << 10;
 /// How long a connection may take from TCP to muxer: three round trips and a handshake, generously.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Streams of one connection at once. Bitswap takes 32 from a peer and Kademlia as many; each may hold 256 KiB that
+/// nobody has read yet.
+const MAX_STREAMS: usize = 128;
+
 /// Why the transports cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -87,11 +91,13 @@ where
     T::ListenerUpgrade: Send + 'static,
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(MAX_STREAMS);
     transport
         .map(|socket, _| BufReader::with_capacity(READ_BUFFER_BYTES, socket))
         .upgrade(Version::V1Lazy)
         .authenticate(secure)
-        .multiplex(Join(yamux::Config::default()))
+        .multiplex(Join(muxer))
         .timeout(HANDSHAKE_TIMEOUT)
         .boxed()
 }

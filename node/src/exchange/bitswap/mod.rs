@@ -164,6 +164,14 @@ impl Exchange {
         })
     }
 
+    /// Counts bytes that came from and went to a connected peer, those of unfinished messages too: whether it is alive.
+    pub(crate) fn bytes_exchanged(&self, peer: &PeerId) -> u64 {
+        let peers = lock(&self.0.peers);
+        peers
+            .get(peer)
+            .map_or(0, |peer| peer.intake.arriving.load(Ordering::Relaxed) + peer.counters.sent.load(Ordering::Relaxed))
+    }
+
     /// Runs `task` until it ends or the node shuts down.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let token = self.0.token.clone();

@@ -1,0 +1,134 @@
+//! What is known of a connected peer, and what it may make us keep.
+//!
+//! Everything here is foreign text and foreign claims: bounded, and fit to be shown. Imports libp2p alone.
+
+use libp2p::identity::{KeyType, PublicKey};
+use libp2p::swarm::ConnectionId;
+use libp2p::{Multiaddr, kad};
+
+/// Longest agent name kept, in bytes.
+const MAX_AGENT_BYTES: usize = 128;
+/// Addresses of one peer that the routing table gets, as long as it is connected: it may announce others all day.
+const MAX_ADDRESSES: usize = 32;
+/// Addresses kept with a provider record. A peer has a few for each of its interfaces.
+const MAX_RECORD_ADDRESSES: usize = 8;
+/// Provider records taken from one peer while it is connected: a quarter of all that are kept.
+const MAX_PROVIDED: usize = 16 << 10;
+/// Longest encoding of a public RSA key, in bytes: 4096 bits take 550. Longer keys cost time at every handshake.
+const MAX_RSA_BYTES: usize = 600;
+/// Pings in a row that may go unanswered, with nothing else coming or going, before a connection counts as dead.
+const MAX_LOST_PINGS: u32 = 2;
+
+/// One connection to a peer.
+pub(super) struct Link {
+    pub(super) id: ConnectionId,
+    pub(super) address: Multiaddr,
+    /// This node opened it.
+    pub(super) outbound: bool,
+    lost_pings: u32,
+    /// Bytes exchanged with the peer when a ping was last lost.
+    exchanged: u64,
+}
+
+impl Link {
+    pub(super) fn new(id: ConnectionId, address: Multiaddr, outbound: bool) -> Self {
+        Self { id, address, outbound, lost_pings: 0, exchanged: 0 }
+    }
+
+    /// Counts a ping; whether the connection is dead. `exchanged` counts the bytes that came and went: behind a slow link
+    /// a ping waits for megabytes.
+    pub(super) fn is_dead(&mut self, answered: bool, exchanged: u64) -> bool {
+        if answered || exchanged != self.exchanged {
+            self.lost_pings = 0;
+        }
+        self.exchanged = exchanged;
+        if !answered {
+            self.lost_pings += 1;
+        }
+        self.lost_pings >= MAX_LOST_PINGS
+    }
+}
+
+/// A connected peer.
+#[derive(Default)]
+pub(super) struct Known {
+    pub(super) links: Vec<Link>,
+    pub(super) agent: String,
+    addresses: usize,
+    provided: usize,
+    /// It has joined the routing table.
+    pub(super) in_table: bool,
+}
+
+impl Known {
+    /// Takes note of what the peer calls itself.
+    pub(super) fn set_agent(&mut self, agent: &str) {
+        self.agent = printable(agent);
+    }
+
+    /// Of the addresses that the peer announces, those that may be kept.
+    pub(super) fn admit_addresses(&mut self, announced: Vec<Multiaddr>) -> Vec<Multiaddr> {
+        let admitted: Vec<_> = announced.into_iter().take(MAX_ADDRESSES - self.addresses).collect();
+        self.addresses += admitted.len();
+        admitted
+    }
+
+    /// The provider record, with as much of it as may be kept.
+    pub(super) fn admit_record(&mut self, mut record: kad::ProviderRecord) -> Option<kad::ProviderRecord> {
+        self.provided += 1;
+        record.addresses.truncate(MAX_RECORD_ADDRESSES);
+        (self.provided <= MAX_PROVIDED).then_some(record)
+    }
+}
+
+/// Foreign text without what a terminal would act upon, or turn around.
+fn printable(text: &str) -> String {
+    let is_odd = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let mut out: String = text.chars().map(|c| if is_odd(c) { '\u{fffd}' } else { c }).take(MAX_AGENT_BYTES).collect();
+    out.truncate(out.floor_char_boundary(MAX_AGENT_BYTES));
+    out
+}
+
+/// Whether a peer's key is one that is accepted.
+pub(super) fn is_acceptable(key: &PublicKey) -> bool {
+    key.key_type() != KeyType::RSA || key.encode_protobuf().len() <= MAX_RSA_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libp2p::PeerId;
+
+    #[test]
+    fn d12_what_a_peer_calls_itself_cannot_move_the_cursor() {
+        let mut known = Known::default();
+        known.set_agent("kubo/0.43\x1b[2J\x07\u{202e}evil\r\n");
+        assert_eq!(known.agent, "kubo/0.43\u{fffd}[2J\u{fffd}\u{fffd}evil\u{fffd}\u{fffd}");
+        known.set_agent(&"é".repeat(1000));
+        assert!(known.agent.len() <= MAX_AGENT_BYTES && known.agent.starts_with('é'));
+    }
+
+    #[test]
+    fn c11_addresses_and_records_of_one_peer_come_to_an_end() {
+        let mut known = Known::default();
+        let address = |n: usize| format!("/ip4/10.0.0.1/tcp/{n}").parse().expect("an address");
+        let kept: usize = (0..50).map(|n| known.admit_addresses(vec![address(n); 20]).len()).sum();
+        assert_eq!(kept, MAX_ADDRESSES);
+        let record = |n: usize| {
+            let key = kad::RecordKey::new(&n.to_le_bytes());
+            kad::ProviderRecord::new(key, PeerId::random(), (0..500).map(address).collect())
+        };
+        assert_eq!(known.admit_record(record(0)).expect("taken").addresses.len(), MAX_RECORD_ADDRESSES);
+        assert_eq!((1..20_000).filter(|n| known.admit_record(record(*n)).is_some()).count(), MAX_PROVIDED - 1);
+    }
+
+    #[test]
+    fn a_connection_that_carries_anything_is_alive() {
+        let mut link = Link::new(ConnectionId::new_unchecked(1), "/ip4/10.0.0.1/tcp/1".parse().expect("valid"), true);
+        assert!(!link.is_dead(false, 1000) && !link.is_dead(false, 2000) && !link.is_dead(true, 2000));
+        assert!(!link.is_dead(false, 2000) && link.is_dead(false, 2000));
+    }
+}
