@@ -56,17 +56,20 @@ pub(crate) fn ready(
     decoded: &Decoded,
     now: State,
 ) -> Result<Arc<dyn Index>, IndexError> {
-    let current = home.open().and_then(|index| match Lag::between(index.state()?, now, decoded) {
-        Lag::None => Ok(Some(index)),
-        Lag::Some(from) => {
-            catch_up(disk, &*index, &facts.links, decoded, from, now)?;
-            Ok(Some(index))
+    let current = home.open().and_then(|index| {
+        let state = index.state()?;
+        match Lag::between(state, now, decoded) {
+            Lag::None => {}
+            Lag::Some(from) => catch_up(disk, &*index, &facts.links, decoded, from, now)?,
+            // It is new: whatever rows it has were written from what is read again here.
+            Lag::Unknown if state.is_none() => rebuild(disk, &*index, &facts.links, now)?,
+            Lag::Unknown => return Ok(None),
         }
-        Lag::Unknown => Ok(None),
+        Ok(Some(index))
     });
     match current {
         Ok(Some(index)) => return Ok(index),
-        Ok(None) => tracing::debug!("the block index is new or of another history; building it"),
+        Ok(None) => tracing::debug!("the block index is of another history; building it"),
         // There is nothing wrong with it, and no room for another.
         Err(error) if error.is_full() => return Err(error),
         Err(error) => tracing::warn!(%error, "the block index is broken; building it anew"),

@@ -2,7 +2,7 @@
 
 use super::{add, assert_whole, build, noise, open};
 use crate::pin::Keep;
-use crate::store::{Blockstore as _, Store};
+use crate::store::{Blockstore as _, Store, StoreOptions};
 use bytes::Bytes;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -214,4 +214,12 @@ fn d5_an_index_with_missing_flipped_or_zeroed_bytes_heals_while_it_is_used() {
         add(&store, &data, 100);
         store.close().expect("close");
     }
+}
+
+#[test]
+fn a_new_repository_has_nothing_broken_in_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    drop(Store::open(directory.path(), StoreOptions::default()).expect("made"));
+    drop(Store::open(directory.path(), StoreOptions::default()).expect("opened again"));
+    assert!(!directory.path().join("index.broken").exists());
 }
