@@ -2,4 +2,5 @@
 
 mod parsers;
 mod readme;
+mod relay;
 mod tidy;
