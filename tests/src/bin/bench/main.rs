@@ -212,11 +212,18 @@ impl Bench {
             client_cpu.push(cpu_seconds(std::process::id()).unwrap_or(0.0) - before.1);
             time
         };
-        self.compare("pull", &mut ours, &mut yardstick);
+        self.compare("pull (tls)", &mut ours, &mut yardstick);
         let cpu = (median(&mut client_cpu), median(&mut server_cpu));
         say(&format!("{:<28} {:.2} s puller, {:.2} s server", "CPU of a pull", cpu.0, cpu.1));
         let used = disk_bytes(&self.path("pulled")) as f64 / disk_bytes(&self.layout()) as f64;
         say(&format!("{:<28} {used:.3} of the layout", "disk after pull"));
+        // The same over Noise, without the command around it.
+        let blob = program::run(&mut child(&["index", &self.blob().display().to_string()])).trim().to_owned();
+        let mut noise = || {
+            let target = self.fresh("pulled").display().to_string();
+            timed(|| drop(program::run(&mut child(&["noise-pull", &address, &blob, &target]))))
+        };
+        self.compare("pull (noise, library)", &mut noise, &mut yardstick);
         end(plain);
     }
 

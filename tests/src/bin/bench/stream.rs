@@ -4,10 +4,11 @@ use super::{say, yardstick};
 use bytes::Bytes;
 use cid::Cid;
 use shipfs_node::block::{Block, CODEC_RAW, cid_of};
-use shipfs_node::config::{NetworkConfig, Security};
+use shipfs_node::config::{Config, NetworkConfig, Security};
 use shipfs_node::dag;
 use shipfs_node::exchange::bitswap::Exchange;
 use shipfs_node::net::Net;
+use shipfs_node::node::Node;
 use shipfs_node::store::{Blockstore, StoreError};
 use std::collections::HashMap;
 use std::fs::File;
@@ -46,6 +47,7 @@ pub(crate) fn child(arguments: &[&str]) {
             say(&fetch(security, address, Path::new(file)).as_secs_f64().to_string());
         }
         ["bitswap-latency", address, file] => latency(address, Path::new(file)),
+        ["noise-pull", address, cid, repository] => pull(address, cid, Path::new(repository)),
         other => panic!("no child `{other:?}`"),
     }
 }
@@ -150,6 +152,19 @@ fn fetch(security: Security, address: &str, file: &Path) -> Duration {
         runtime.block_on(session.next(PATIENCE)).expect("a block arrives");
         wanted -= 1;
     }
+}
+
+/// Fetches a file into a store over Noise, durably: a pull, as far as the node goes.
+fn pull(address: &str, cid: &str, repository: &Path) {
+    let peers = vec![address.parse().expect("an address")];
+    let network = NetworkConfig { peers, mdns: false, security: Security::Noise, ..NetworkConfig::lan() };
+    let config = Config { network, ..Config::offline(repository) };
+    runtime().block_on(async {
+        let node = Node::start(config).await.expect("it starts");
+        let cid = cid.parse().expect("a CID");
+        node.get(&cid, None, u64::MAX, &node.lease(), &|_| {}).await.expect("it arrives");
+        node.shutdown().await.expect("it is durable");
+    });
 }
 
 /// Fetches chunks one after the other.
