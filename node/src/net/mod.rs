@@ -13,6 +13,7 @@ mod hosts;
 pub mod identity;
 mod joined;
 mod known;
+mod muxer;
 mod tls;
 pub mod transport;
 

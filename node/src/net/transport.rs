@@ -5,6 +5,7 @@
 
 use super::gate::{Gate, Gated};
 use super::joined::Join;
+use super::muxer::Yamux;
 use super::tls::{Tls, TlsError};
 use crate::config::Security;
 use futures::future::{BoxFuture, Either};
@@ -16,7 +17,7 @@ use libp2p::core::transport::Boxed;
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo, Version};
 use libp2p::identity::Keypair;
 use libp2p::pnet::{PnetConfig, PreSharedKey};
-use libp2p::{PeerId, Transport, noise, tcp, yamux};
+use libp2p::{PeerId, Transport, noise, tcp};
 use std::io;
 use std::time::Duration;
 
@@ -24,10 +25,6 @@ use std::time::Duration;
 const READ_BUFFER_BYTES: usize = 64 << 10;
 /// How long a connection may take from TCP to muxer: three round trips and a handshake, generously.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Streams of one connection at once. Bitswap takes 32 from a peer and Kademlia as many; each may hold 256 KiB that
-/// nobody has read yet.
-const MAX_STREAMS: usize = 128;
 
 /// Why the transports cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -91,13 +88,11 @@ where
     T::ListenerUpgrade: Send + 'static,
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let mut muxer = yamux::Config::default();
-    muxer.set_max_num_streams(MAX_STREAMS);
     transport
         .map(|socket, _| BufReader::with_capacity(READ_BUFFER_BYTES, socket))
         .upgrade(Version::V1Lazy)
         .authenticate(secure)
-        .multiplex(Join(muxer))
+        .multiplex(Join(Yamux))
         .timeout(HANDSHAKE_TIMEOUT)
         .boxed()
 }

@@ -1,0 +1,122 @@
+//! yamux, with a bound on what the other end may leave unread.
+//!
+//! A stream's window grows while its reader keeps up, by the round-trip time that the *other* end pretends to have: a
+//! peer that answers yamux's pings late, sends something that is quickly read, and then something that is not, may leave
+//! a gibibyte in memory with the limit that libp2p's own wrapper sets and does not let anybody change. This is that
+//! wrapper again, with limits. Imports libp2p's traits and yamux. It never looks at data.
+
+use futures::{AsyncRead, AsyncWrite, future, ready};
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
+use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use yamux::{Config, Connection, ConnectionError, Mode, Stream};
+
+/// Streams of one connection at once. Bitswap takes 32 from a peer and Kademlia as many.
+const MAX_STREAMS: usize = 128;
+/// What each of them may have unread in any case, in bytes: yamux's specification says so.
+const FIRST_WINDOW_BYTES: usize = 256 << 10;
+/// What the windows of all streams may grow by, in bytes: one stream at 1 Gbit/s over a round trip of 130 ms.
+const MAX_GROWTH_BYTES: usize = 16 << 20;
+/// Streams that others have opened and that nobody has taken up yet; further ones are reset.
+const MAX_WAITING_STREAMS: usize = MAX_STREAMS;
+
+/// The upgrade.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Yamux;
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.set_max_num_streams(MAX_STREAMS);
+    config.set_max_connection_receive_window(Some(MAX_STREAMS * FIRST_WINDOW_BYTES + MAX_GROWTH_BYTES));
+    config
+}
+
+impl UpgradeInfo for Yamux {
+    type Info = &'static str;
+    type InfoIter = std::iter::Once<&'static str>;
+    fn protocol_info(&self) -> Self::InfoIter {
+        std::iter::once("/yamux/1.0.0")
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> InboundConnectionUpgrade<C> for Yamux {
+    type Output = Muxer<C>;
+    type Error = io::Error;
+    type Future = future::Ready<io::Result<Muxer<C>>>;
+    fn upgrade_inbound(self, socket: C, _: &'static str) -> Self::Future {
+        future::ready(Ok(Muxer::new(socket, Mode::Server)))
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Yamux {
+    type Output = Muxer<C>;
+    type Error = io::Error;
+    type Future = future::Ready<io::Result<Muxer<C>>>;
+    fn upgrade_outbound(self, socket: C, _: &'static str) -> Self::Future {
+        future::ready(Ok(Muxer::new(socket, Mode::Client)))
+    }
+}
+
+/// A connection cut into streams.
+pub(super) struct Muxer<C> {
+    connection: Connection<C>,
+    /// Streams that came while nobody asked for one: yamux goes on only by handing them out.
+    waiting: VecDeque<Stream>,
+    waker: Option<Waker>,
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
+    fn new(socket: C, mode: Mode) -> Self {
+        Self { connection: Connection::new(socket, config(), mode), waiting: VecDeque::new(), waker: None }
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
+        let next = ready!(self.connection.poll_next_inbound(context));
+        Poll::Ready(next.unwrap_or(Err(ConnectionError::Closed)))
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
+    type Substream = Stream;
+    type Error = ConnectionError;
+
+    fn poll_inbound(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Self::Substream, Self::Error>> {
+        if let Some(stream) = self.waiting.pop_front() {
+            return Poll::Ready(Ok(stream));
+        }
+        if let Poll::Ready(next) = self.poll_next(context) {
+            return Poll::Ready(next);
+        }
+        self.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_outbound(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Self::Substream, Self::Error>> {
+        self.connection.poll_new_outbound(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.connection.poll_close(context)
+    }
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Self::Error>> {
+        let stream = ready!(self.poll_next(context))?;
+        if self.waiting.len() < MAX_WAITING_STREAMS {
+            self.waiting.push_back(stream);
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        } else {
+            tracing::debug!("too many streams wait on one connection, one is reset");
+        }
+        // More may be there; others have their turn first.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
