@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +30,9 @@ use tokio_util::task::TaskTracker;
 const NETWORK_WORKERS: usize = 1;
 /// Threads for hashing and disk work at once. Each fetch of a file holds one while it runs.
 const BLOCKING_THREADS: usize = 64;
+/// Files that are fetched or taken in at once. The other threads are for what these wait for: hashing blocks, reading
+/// what is served.
+const FILES_AT_ONCE: usize = BLOCKING_THREADS / 2;
 /// How long shutdown waits for tasks that were told to stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -67,6 +70,7 @@ struct Inner {
     online: tokio::sync::Mutex<Option<Online>>,
     exchange: OnceLock<Exchange>,
     flights: Mutex<HashMap<Cid, Weak<Flight>>>,
+    files: Semaphore,
     runtime: Option<Runtime>,
     tasks: TaskTracker,
     token: CancellationToken,
@@ -120,6 +124,7 @@ impl Node {
             online: tokio::sync::Mutex::new(None),
             exchange: OnceLock::new(),
             flights: Mutex::default(),
+            files: Semaphore::new(FILES_AT_ONCE),
             runtime: Some(runtime),
             tasks: TaskTracker::new(),
             token: CancellationToken::new(),
@@ -245,6 +250,7 @@ impl Node {
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Added, AddError> {
         let (sender, receiver) = watch::channel(0);
+        let _place = self.0.files.acquire().await;
         let (stop, guard) = self.stop();
         let work = self.blocking(move |store| {
             add::add(store, content, expected, &stop, &|done| sender.send_modify(|seen| *seen = done))
@@ -292,6 +298,7 @@ impl Node {
                 Ok(()) = watching.changed() => progress(*watching.borrow_and_update()),
             }
         };
+        let _place = self.0.files.acquire().await;
         let (stop, guard) = self.stop();
         let (node, cid, reporting) = (self.clone(), *cid, flight.progress.clone());
         let work = self.blocking(move |store| {
