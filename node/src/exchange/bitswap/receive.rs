@@ -28,15 +28,18 @@ const MAX_ASKED_BYTES: usize = MAX_MESSAGE_BYTES + MAX_UNASKED_BYTES;
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// The slowest that a long message may come: several share one slow link.
 const MIN_BYTES_PER_SECOND: usize = 8 << 10;
-/// Messages shorter than this get memory of their own size: a wantlist would keep a whole buffer busy.
-const SMALL_BYTES: usize = 16 << 10;
+/// Messages shorter than this get memory of their own size, in bytes: a wantlist would keep a whole buffer busy.
+const SMALL_BYTES: usize = BUFFER_BYTES / 2;
 /// Messages from one peer that are acted upon each second, but for those with a block that somebody waits for. Kubo
 /// sends at most a thousand.
 const MESSAGES_PER_SECOND: u32 = 2000;
 /// Messages that may come at once before that counts: two seconds' worth.
 const MESSAGE_BURST: u32 = 2 * MESSAGES_PER_SECOND;
-/// So many wants cost as much as a message.
-const WANTS_A_MESSAGE: usize = 64;
+/// So many wants cost as much as a message: sixteen thousand a second, four gigabytes of blocks of the usual size.
+const WANTS_A_MESSAGE: usize = 8;
+/// Messages longer than this from peers that were asked for nothing are wantlists, which take a millisecond to decode:
+/// that is not done by the thread that serves all connections.
+const LONG_BYTES: usize = 4 << 10;
 
 /// What limits the reading from one peer; all its streams share it.
 pub(super) struct Intake {
@@ -91,8 +94,16 @@ impl Pace {
 }
 
 impl Exchange {
-    /// Reads one stream to its end.
-    pub(super) async fn receive(&self, peer: PeerId, mut stream: Stream) -> io::Result<()> {
+    /// Reads one stream to its end. What is no Bitswap counts against the peer.
+    pub(super) async fn receive(&self, peer: PeerId, stream: Stream) -> io::Result<()> {
+        let done = self.receive_all(peer, stream).await;
+        if done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidData) {
+            self.with_schedule(|schedule| schedule.on_bogus(peer));
+        }
+        done
+    }
+
+    async fn receive_all(&self, peer: PeerId, mut stream: Stream) -> io::Result<()> {
         let shared = lock(&self.0.peers).get(&peer).map(|entry| (entry.intake.clone(), entry.ledger.clone()));
         let Some((intake, ledger)) = shared else { return Ok(()) };
         loop {
@@ -125,13 +136,15 @@ impl Exchange {
             let read = tokio::time::timeout(timeout, read).await;
             let read = read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
             let Some((bytes, permit)) = read else { continue };
-            let message = match wire::decode(&bytes) {
-                Ok(message) => message,
-                Err(error) => {
-                    self.with_schedule(|schedule| schedule.on_bogus(peer));
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-                }
+            let mut turn = None;
+            let decoded = if length > LONG_BYTES && !may_send_blocks {
+                turn = Some(intake.wants.lock().await);
+                let bytes = bytes.clone();
+                self.look_up(move |_| wire::decode(&bytes)).await.ok_or(io::ErrorKind::ConnectionAborted)?
+            } else {
+                wire::decode(&bytes)
             };
+            let message = decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             let cost = 1 + (message.wants.len() / WANTS_A_MESSAGE) as u32;
             let wait = lock(&intake.pace).spend(cost, Instant::now());
             if !wait.is_zero() {
@@ -139,9 +152,12 @@ impl Exchange {
                 tokio::time::sleep(wait).await;
             }
             if !message.wants.is_empty() || message.full {
-                let _turn = intake.wants.lock().await;
+                if turn.is_none() {
+                    turn = Some(intake.wants.lock().await);
+                }
                 self.take_wants(&ledger, message.full, message.wants).await;
             }
+            drop(turn);
             self.take_presences(peer, &message.presences);
             if !message.blocks.is_empty() {
                 self.take_blocks(peer, message.blocks, bytes, permit, &intake).await;

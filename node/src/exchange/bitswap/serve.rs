@@ -7,6 +7,7 @@
 use super::behaviour::Version;
 use super::wire::{self, MAX_WANTS, Want};
 use super::{Exchange, WRITE_TIMEOUT, lock};
+use crate::store::Blockstore;
 use bytes::Bytes;
 use cid::Cid;
 use futures::{AsyncWriteExt as _, future::OptionFuture};
@@ -22,6 +23,9 @@ use tokio::sync::Notify;
 const SMALL_BLOCK_BYTES: u64 = 1024;
 /// Presences in one message: about 40 KiB.
 const MAX_PRESENCES: usize = 1024;
+
+/// Wants looked up at once, of one peer.
+const WANTS_AT_ONCE: usize = 128;
 
 /// An answer to a want; the greater one answers the lesser ones, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,23 +149,39 @@ impl Exchange {
     /// Takes a peer's wants into its ledger, whose task answers them.
     pub(super) async fn take_wants(&self, ledger: &Mutex<Ledger>, full: bool, wants: Vec<Want>) {
         let serving = self.0.serving.load(Ordering::Relaxed);
-        let looked_up = if serving {
-            // Few at a time: those who ask for blocks need the threads, too.
-            let Ok(permit) = self.0.lookups.clone().acquire_owned().await else { return };
-            let store = self.0.store.clone();
-            // Looking sizes up reads the index, which may touch the disk.
-            let looked_up = tokio::task::spawn_blocking(move || {
-                let size = |want: &Want| if want.cancel { None } else { store.size(&want.cid).ok().flatten() };
-                let looked_up = wants.into_iter().map(|want| (size(&want), want)).collect::<Vec<_>>();
-                drop(permit);
-                looked_up
-            });
-            let Ok(looked_up) = looked_up.await else { return };
-            looked_up
-        } else {
-            wants.into_iter().map(|want| (None, want)).collect()
+        let (mut full, mut wants) = (full, wants.into_iter().peekable());
+        // A long list has its turn again and again, with those of others in between.
+        while full || wants.peek().is_some() {
+            let some: Vec<_> = wants.by_ref().take(WANTS_AT_ONCE).collect();
+            let looked_up = if serving {
+                // Looking sizes up reads the index, which may touch the disk.
+                self.look_up(move |store| {
+                    let size = |want: &Want| if want.cancel { None } else { store.size(&want.cid).ok().flatten() };
+                    some.into_iter().map(|want| (size(&want), want)).collect()
+                })
+                .await
+            } else {
+                Some(some.into_iter().map(|want| (None, want)).collect())
+            };
+            let Some(looked_up) = looked_up else { return };
+            lock(ledger).take(std::mem::take(&mut full), looked_up);
+        }
+    }
+
+    /// Does something that takes a while on a blocking thread. Few do so at a time: those who ask for blocks need the
+    /// threads, too. `None` when the node shuts down.
+    pub(super) async fn look_up<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Blockstore) -> T + Send + 'static,
+    ) -> Option<T> {
+        let permit = self.0.lookups.clone().acquire_owned().await.ok()?;
+        let store = self.0.store.clone();
+        let work = move || {
+            let done = work(&*store);
+            drop(permit);
+            done
         };
-        lock(ledger).take(full, looked_up);
+        tokio::task::spawn_blocking(work).await.ok()
     }
 
     /// Sends replies to one peer for as long as it is connected.
