@@ -18,7 +18,7 @@ const READY: &str = "the child listens at ";
 pub(crate) struct ChildNode {
     process: Child,
     pub(crate) address: String,
-    pub(crate) directory: TempDir,
+    _directory: TempDir,
 }
 
 impl ChildNode {
@@ -37,7 +37,7 @@ impl ChildNode {
             let at = line.find(READY)?;
             Some(line[at + READY.len()..].to_owned())
         });
-        Self { process, address: address.expect("the child says where it listens"), directory }
+        Self { process, address: address.expect("the child says where it listens"), _directory: directory }
     }
 
     /// Bytes of memory it holds now.

@@ -3,11 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+
+/// Pieces that are on the wire at once, each way: 64 MiB.
+const MAX_UNDER_WAY: usize = 4096;
 
 /// Dropping it cuts every connection.
 pub(crate) struct Link {
@@ -22,6 +25,15 @@ impl Link {
     /// Forwards to `port` on loopback; answers come back at no more than `rate` bytes a second. Connections there come
     /// from `source`.
     pub(crate) async fn start(port: u16, rate: Option<u64>, source: Ipv4Addr) -> Self {
+        Self::with(port, rate, source, Duration::ZERO).await
+    }
+
+    /// A link on which everything takes so long, each way.
+    pub(crate) async fn far(port: u16, delay: Duration) -> Self {
+        Self::with(port, None, Ipv4Addr::LOCALHOST, delay).await
+    }
+
+    async fn with(port: u16, rate: Option<u64>, source: Ipv4Addr, delay: Duration) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("binds");
         let own = listener.local_addr().expect("bound").port();
         let (frozen, thaw) = watch::channel(false);
@@ -34,8 +46,8 @@ impl Link {
                 socket.bind((source, 0).into()).expect("binds");
                 let Ok(outer) = socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await else { continue };
                 let ((from, to), (there, back)) = (inner.into_split(), outer.into_split());
-                wires.spawn(forward(from, back, thaw.clone(), None, Arc::default()));
-                wires.spawn(forward(there, to, thaw.clone(), rate, counter.clone()));
+                wires.spawn(forward(from, back, thaw.clone(), None, Arc::default(), delay));
+                wires.spawn(forward(there, to, thaw.clone(), rate, counter.clone(), delay));
             }
         });
         Self { port: own, frozen, back, task }
@@ -69,16 +81,28 @@ async fn forward(
     mut frozen: watch::Receiver<bool>,
     rate: Option<u64>,
     count: Arc<AtomicU64>,
+    delay: Duration,
 ) {
-    let mut buffer = vec![0; 8 << 10];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
-        if let Some(rate) = rate {
-            tokio::time::sleep(Duration::from_micros(read as u64 * 1_000_000 / rate)).await;
+    let (sender, mut under_way) = mpsc::channel::<(Instant, Vec<u8>)>(MAX_UNDER_WAY);
+    let reading = async move {
+        let mut buffer = vec![0; 16 << 10];
+        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+            if let Some(rate) = rate {
+                tokio::time::sleep(Duration::from_micros(read as u64 * 1_000_000 / rate)).await;
+            }
+            if sender.send((Instant::now() + delay, buffer[..read].to_vec())).await.is_err() {
+                return;
+            }
         }
-        if frozen.wait_for(|frozen| !frozen).await.is_err() || to.write_all(&buffer[..read]).await.is_err() {
-            return;
+    };
+    let writing = async move {
+        while let Some((due, bytes)) = under_way.recv().await {
+            tokio::time::sleep_until(due.into()).await;
+            if frozen.wait_for(|frozen| !frozen).await.is_err() || to.write_all(&bytes).await.is_err() {
+                return;
+            }
+            count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
-        count.fetch_add(read as u64, Ordering::Relaxed);
-    }
+    };
+    tokio::join!(reading, writing);
 }

@@ -15,6 +15,7 @@ use libp2p::swarm::Stream;
 use multihash::Multihash;
 use peer::{Bare, Doors};
 use sha2::{Digest as _, Sha256};
+use shipfs_node::add::Content;
 use shipfs_node::block::Block;
 use shipfs_node::config::{Config, NetworkConfig};
 use shipfs_node::dag::{self, CHUNK_BYTES, Leaf};
@@ -65,6 +66,12 @@ impl File {
         Self { bytes, root: tree.root, expected, blocks: Arc::new(blocks) }
     }
 
+    /// Of its root, then of its other blocks.
+    pub(crate) fn cids(&self) -> Vec<Cid> {
+        let others = self.blocks.values().map(|block| *block.cid()).filter(|cid| *cid != self.root);
+        [self.root].into_iter().chain(others).collect()
+    }
+
     /// Fetches it with a node and compares.
     pub(crate) async fn arrives_at(&self, node: &Node) {
         let got = node.get(&self.root, Some(self.expected), 0, &node.lease(), &silent).await.expect("fetched");
@@ -93,6 +100,13 @@ pub(crate) fn id_in(address: &str) -> PeerId {
 
 pub(crate) fn directory() -> TempDir {
     tempfile::tempdir().expect("a directory")
+}
+
+/// Puts a file into a node.
+pub(crate) async fn add(node: &Node, file: &File) {
+    let content = Content::Bytes(file.bytes.clone());
+    node.add(content, Some(file.expected), &node.lease(), &silent).await.expect("added");
+    node.commit().await.expect("durable");
 }
 
 /// Files under a directory, as paths relative to it, with their sizes.
@@ -144,10 +158,20 @@ pub(crate) fn varint(mut value: u64) -> Vec<u8> {
     out
 }
 
+/// How many a liar sends for each that is wanted.
+pub(crate) const GARBAGE_BLOCKS: usize = 8;
+
+/// What liars send; `number` counts what one of them has sent.
+pub(crate) fn garbage(number: usize) -> Vec<u8> {
+    noise(CHUNK_BYTES, number as u64 + 1_000_000)
+}
+
 /// How a holder answers those who want its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
     Honest,
+    /// Honest, in an older protocol.
+    Old(&'static str),
     /// Denies everything.
     Denies,
     /// HAVE, and then nothing.
@@ -156,7 +180,7 @@ pub(crate) enum Manner {
     FlipFlops,
     /// Half of a block at once, the rest byte by byte.
     Drips,
-    /// Other bytes than those of the block, twice.
+    /// Other bytes than those of the block, [`GARBAGE_BLOCKS`] times.
     Garbage,
     /// Each block three times.
     Replays,
@@ -171,7 +195,7 @@ pub(crate) enum Manner {
 /// Serves a file to `node`, whose `address` it has dialled, until the peer is dropped.
 pub(crate) async fn hold(mut bare: Bare, address: &str, file: &File, manner: Manner) -> Holder {
     bare.dial(address).await.expect("connects");
-    let (id, served) = (bare.id, Arc::new(AtomicUsize::new(0)));
+    let served = Arc::new(AtomicUsize::new(0));
     let (doors, file, counter) = (bare.opener(), file.clone(), served.clone());
     let address = address.to_owned();
     let task = tokio::spawn(async move {
@@ -184,11 +208,10 @@ pub(crate) async fn hold(mut bare: Bare, address: &str, file: &File, manner: Man
             });
         }
     });
-    Holder { id, served, task }
+    Holder { served, task }
 }
 
 pub(crate) struct Holder {
-    pub(crate) id: PeerId,
     served: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -251,12 +274,19 @@ impl Answering {
     async fn answer_one(&mut self, want: &Want) -> Result<(), String> {
         let block = self.blocks.get(want.cid.hash()).filter(|_| self.manner != Manner::Denies).cloned();
         let Some(block) = block else { return self.say(&want.cid, false).await };
+        if let Manner::Old(protocol) = self.manner {
+            assert!(!want.have_only && !want.send_dont_have, "{protocol} knows no such want");
+        }
         if want.have_only {
             return self.say(&want.cid, true).await;
         }
         let served = self.served.fetch_add(1, Ordering::Relaxed);
         match self.manner {
-            Manner::Honest => self.send(&block_message(&block)).await,
+            Manner::Old(peer::V1_0) => {
+                let head = wire::encode_legacy_block_head(block.data().len());
+                self.send(&[&head[..], block.data()].concat()).await
+            }
+            Manner::Honest | Manner::Old(_) => self.send(&block_message(&block)).await,
             Manner::Denies | Manner::Stalls => Ok(()),
             Manner::FlipFlops => self.say(&want.cid, false).await,
             Manner::Drips => {
@@ -270,9 +300,9 @@ impl Answering {
                 Ok(())
             }
             Manner::Garbage => {
-                for copy in 0..2 {
-                    let bytes = noise(block.data().len(), (served * 2 + copy) as u64 + 1_000_000);
-                    self.send(&block_message(&Block::raw(bytes.into()))).await?;
+                for copy in 0..GARBAGE_BLOCKS {
+                    let block = Block::raw(garbage(served * GARBAGE_BLOCKS + copy).into());
+                    self.send(&block_message(&block)).await?;
                 }
                 Ok(())
             }

@@ -55,7 +55,6 @@ enum Order {
 /// A handle to the peer; dropping it ends it.
 pub(crate) struct Bare {
     pub(crate) id: PeerId,
-    pub(crate) address: Multiaddr,
     orders: mpsc::Sender<Order>,
     /// Streams that others opened.
     pub(crate) inbound: mpsc::Receiver<Opened>,
@@ -86,12 +85,6 @@ impl Bare {
             .expect("a behaviour")
             .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
             .build();
-        swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().expect("an address")).expect("listens");
-        let address = loop {
-            if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
-                break address;
-            }
-        };
         let id = *swarm.local_peer_id();
         let (orders, mut receiver) = mpsc::channel(64);
         let (present, connected) = watch::channel(HashMap::new());
@@ -135,11 +128,7 @@ impl Bare {
                 }
             }
         });
-        Self { id, address, orders, inbound, connected }
-    }
-
-    pub(crate) fn full_address(&self) -> String {
-        format!("{}/p2p/{}", self.address, self.id)
+        Self { id, orders, inbound, connected }
     }
 
     pub(crate) fn opener(&self) -> Doors {
@@ -192,8 +181,9 @@ impl Doors {
         let _ = connected.wait_for(|peers| !peers.contains_key(&peer)).await;
     }
 
-    pub(crate) fn is_connected(&self, peer: PeerId) -> bool {
-        self.connected.borrow().contains_key(&peer)
+    /// Whether the other end stays connected, as far as a new stream shows.
+    pub(crate) async fn stays(&self, peer: PeerId) -> bool {
+        self.open(peer).await.is_ok()
     }
 }
 
