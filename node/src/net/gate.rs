@@ -5,7 +5,7 @@
 
 use if_addrs::{IfAddr, get_if_addrs};
 use libp2p::Multiaddr;
-use libp2p::core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
+use libp2p::core::transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent};
 use libp2p::core::{Transport, multiaddr::Protocol};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
@@ -168,6 +168,9 @@ where
     fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<Self::Error>> {
         use futures::TryFutureExt as _;
         self.gate.check(&address).map_err(|refused| TransportError::Other(refused.into()))?;
+        // Dialling from the port that is listened on serves to get through NATs. Here it only makes every dial fail when
+        // another program has that port on another of this host's addresses, and two peers that dial each other collide.
+        let options = DialOpts { port_use: PortUse::New, ..options };
         let dial = self.inner.dial(address, options).map_err(|error| error.map(GatedError::Transport))?;
         Ok(dial.map_err(GatedError::Transport as fn(T::Error) -> Self::Error))
     }
