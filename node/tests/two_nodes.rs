@@ -4,9 +4,12 @@ use bytes::Bytes;
 use cid::Cid;
 use sha2::{Digest as _, Sha256};
 use shipfs_node::add::Content;
+use shipfs_node::block::Block;
 use shipfs_node::config::{Config, NetworkConfig};
+use shipfs_node::dag::{Kind, Link, UnixFs, WalkError, encode_node, encode_unixfs};
 use shipfs_node::fetch::{Expected, FetchError};
 use shipfs_node::node::Node;
+use shipfs_node::store::Blockstore as _;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -213,36 +216,83 @@ async fn a_provider_is_found_through_a_third_node() {
     drop(middle);
 }
 
+/// A file node over children of which each is said to stand for so many bytes.
+fn file_node(children: &[(Cid, u64)]) -> Block {
+    let unixfs = UnixFs {
+        kind: Kind::File,
+        data: Bytes::new(),
+        file_size: Some(children.iter().fold(0, |sum: u64, (_, size)| sum.wrapping_add(*size))),
+        block_sizes: children.iter().map(|(_, size)| *size).collect(),
+        hash_type: None,
+        fanout: None,
+    };
+    let links: Vec<_> =
+        children.iter().map(|(cid, size)| Link { cid: *cid, name: Bytes::new(), size: *size }).collect();
+    Block::dag_pb(encode_node(&links, &encode_unixfs(&unixfs)))
+}
+
+/// Fetches `root` from a node that holds these blocks; it must be refused, and leave nothing but what was here before.
+async fn refused(blocks: &[Block], root: &Block, expected: Expected) -> FetchError {
+    let (here, there) = directories();
+    let (source, address) = serving(&here).await;
+    for block in blocks.iter().chain([root]) {
+        source.store().put(block).expect("kept");
+    }
+    let node = fetching(&there, &[&address]).await;
+    let error = node.get(root.cid(), Some(expected), 0, &node.lease(), &silent).await.expect_err("refused");
+    node.commit().await.expect("durable");
+    assert!(node.store().file(root.cid()).is_none());
+    let blobs = std::fs::read_dir(there.path().join("blobs/sha256")).expect("a directory").count();
+    assert_eq!(blobs, 0, "something was published");
+    error
+}
+
 /// Bytes that cost a block each: the budget holds, but nobody cuts a file like that.
 #[tokio::test(flavor = "multi_thread")]
 async fn c2_a_file_of_one_byte_leaves_is_refused() {
-    use shipfs_node::block::Block;
-    use shipfs_node::dag::{Kind, Link, UnixFs, encode_node, encode_unixfs};
-    use shipfs_node::store::Blockstore as _;
-    let (here, there) = directories();
-    let (source, address) = serving(&here).await;
     let leaf = Block::raw(Bytes::from_static(b"x"));
-    source.store().put(&leaf).expect("kept");
-    let node_over = |links: Vec<Link>, each: u64| {
-        let total = each * links.len() as u64;
-        let unixfs = UnixFs {
-            kind: Kind::File,
-            data: Bytes::new(),
-            file_size: Some(total),
-            block_sizes: vec![each; links.len()],
-            hash_type: None,
-            fanout: None,
-        };
-        (Block::dag_pb(encode_node(&links, &encode_unixfs(&unixfs))), total)
-    };
-    let link = |cid: Cid, size: u64| Link { cid, name: Bytes::new(), size };
-    let (middle, below) = node_over(vec![link(*leaf.cid(), 1); 100], 1);
-    let (root, size) = node_over(vec![link(*middle.cid(), below); 100], below);
-    source.store().put(&middle).expect("kept");
-    source.store().put(&root).expect("kept");
-    let node = fetching(&there, &[&address]).await;
-    let expected = expected(&vec![b'x'; 10_000]);
-    assert_eq!(size, expected.size);
-    let error = node.get(root.cid(), Some(expected), 0, &node.lease(), &silent).await.expect_err("refused");
+    let middle = file_node(&[(*leaf.cid(), 1); 100]);
+    let root = file_node(&[(*middle.cid(), 100); 100]);
+    let error = refused(&[leaf, middle], &root, expected(&[b'x'; 10_000])).await;
     assert!(matches!(error, FetchError::TooFine { size: 10_000, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c2_a_dag_that_is_too_deep_is_refused() {
+    let leaf = Block::raw(Bytes::from_static(b"deep"));
+    let mut chain = vec![leaf];
+    for _ in 0..200 {
+        let below = chain.last().expect("not empty");
+        chain.push(file_node(&[(*below.cid(), 4)]));
+    }
+    let root = chain.pop().expect("not empty");
+    let error = refused(&chain, &root, expected(b"deep")).await;
+    assert!(matches!(&error, FetchError::Dag { source: WalkError::TooDeep { .. }, .. }), "{error}");
+}
+
+/// The billion laughs: a few blocks that stand for more bytes than any disk has.
+#[tokio::test(flavor = "multi_thread")]
+async fn c2_shared_subtrees_do_not_get_past_the_budget() {
+    let (mut blocks, mut size) = (vec![Block::raw(Bytes::from(vec![0; 1000]))], 1000u64);
+    for _ in 0..6 {
+        let below = *blocks.last().expect("not empty").cid();
+        blocks.push(file_node(&vec![(below, size); 174]));
+        size *= 174;
+    }
+    let root = blocks.pop().expect("not empty");
+    let error = refused(&blocks, &root, expected(&noise(1 << 20, 1))).await;
+    assert!(matches!(&error, FetchError::Dag { source: WalkError::Size { .. }, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c3_sizes_that_lie_are_refused() {
+    let (short, long) = (Block::raw(Bytes::from_static(b"ab")), Block::raw(Bytes::from_static(b"abcdefgh")));
+    // The descriptor and the root agree on five bytes; the leaves are others.
+    for leaf in [short, long] {
+        let root = file_node(&[(*leaf.cid(), 5)]);
+        let error = refused(&[leaf], &root, expected(b"abcde")).await;
+        assert!(matches!(&error, FetchError::Dag { source: WalkError::Size { .. }, .. }), "{error}");
+    }
+    let root = file_node(&[(*Block::raw(Bytes::new()).cid(), u64::MAX), (*Block::raw(Bytes::new()).cid(), 2)]);
+    assert!(matches!(refused(&[], &root, expected(b"x")).await, FetchError::Dag { .. }));
 }
