@@ -35,8 +35,9 @@ const SMALL_BYTES: usize = BUFFER_BYTES / 2;
 const MESSAGES_PER_SECOND: u32 = 2000;
 /// Messages that may come at once before that counts: two seconds' worth.
 const MESSAGE_BURST: u32 = 2 * MESSAGES_PER_SECOND;
-/// So many wants cost as much as a message: sixteen thousand a second, four gigabytes of blocks of the usual size.
-const WANTS_A_MESSAGE: usize = 8;
+/// So many wants or presences cost as much as a message: sixteen thousand a second, four gigabytes of blocks of the usual
+/// size.
+const ENTRIES_A_MESSAGE: usize = 8;
 /// Messages longer than this from peers that were asked for nothing are wantlists, which take a millisecond to decode:
 /// that is not done by the thread that serves all connections.
 const LONG_BYTES: usize = 4 << 10;
@@ -145,7 +146,8 @@ impl Exchange {
                 wire::decode(&bytes)
             };
             let message = decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            let cost = 1 + (message.wants.len() / WANTS_A_MESSAGE) as u32;
+            let entries = message.wants.len() + message.presences.len();
+            let cost = 1 + (entries / ENTRIES_A_MESSAGE) as u32;
             let wait = lock(&intake.pace).spend(cost, Instant::now());
             if !wait.is_zero() {
                 tracing::trace!(%peer, ?wait, "the peer sends too many messages");
