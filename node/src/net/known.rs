@@ -125,6 +125,19 @@ mod tests {
         assert_eq!((1..20_000).filter(|n| known.admit_record(record(*n)).is_some()).count(), MAX_PROVIDED - 1);
     }
 
+    /// A handshake checks keys of up to 8192 bits; the identity that comes after it ends a connection with more than 4096.
+    #[test]
+    fn c11_huge_rsa_keys_are_refused() {
+        let key = |spki: &[u8]| {
+            let length = [(spki.len() & 0x7f) as u8 | 0x80, (spki.len() >> 7) as u8];
+            let encoded = [&[0x08, 0, 0x12][..], &length, spki].concat();
+            PublicKey::try_decode_protobuf(&encoded).expect("a public key")
+        };
+        assert!(is_acceptable(&key(include_bytes!("../../tests/data/net/rsa-4096.der"))));
+        assert!(!is_acceptable(&key(include_bytes!("../../tests/data/net/rsa-8192.der"))));
+        assert!(is_acceptable(&libp2p::identity::Keypair::generate_ed25519().public()));
+    }
+
     #[test]
     fn a_connection_that_carries_anything_is_alive() {
         let mut link = Link::new(ConnectionId::new_unchecked(1), "/ip4/10.0.0.1/tcp/1".parse().expect("valid"), true);
