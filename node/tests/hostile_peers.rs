@@ -285,7 +285,7 @@ async fn c7_messages_that_lie_about_their_length_cost_nothing() {
     for _ in 0..8 {
         let bare = Bare::start().await;
         bare.dial(&child.address).await.expect("connects");
-        for _ in 0..32 {
+        for _ in 0..48 {
             let mut stream = bare.open(me).await.expect("opens");
             let _ = stream.write_all(&[&varint(256 << 10)[..], &vec![0; 100 << 10]].concat()).await;
             let _ = stream.flush().await;
