@@ -4,10 +4,10 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{ArgAction, Parser, ValueEnum, builder::styling};
+use clap::{ArgAction, Parser, ValueEnum, builder::styling, error::ContextValue};
 use shipfs_image::control::{self, NetworkChoice, Options, PlatformChoice};
 
-use crate::commands::Command;
+use crate::{commands::Command, text::escaped};
 
 const STYLES: styling::Styles = styling::Styles::styled()
     .header(styling::AnsiColor::Green.on_default().bold())
@@ -119,8 +119,22 @@ pub(crate) struct Platforms {
 impl Args {
     /// Reads the command line; prints help or what is wrong with it, and exits, where that is all there is to do.
     pub(crate) fn read() -> Self {
-        Self::parse()
+        Self::try_parse().unwrap_or_else(|error| harmless(error).exit())
     }
+}
+
+/// The error with the words that it quotes written out: they may have been copied from anywhere.
+fn harmless(mut error: clap::Error) -> clap::Error {
+    let quoted: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
+    for (kind, value) in quoted {
+        let value = match value {
+            ContextValue::String(text) => ContextValue::String(escaped(&text)),
+            ContextValue::Strings(texts) => ContextValue::Strings(texts.iter().map(|text| escaped(text)).collect()),
+            _ => continue,
+        };
+        error.insert(kind, value);
+    }
+    error
 }
 
 impl Global {
