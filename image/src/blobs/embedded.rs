@@ -196,10 +196,10 @@ fn other(error: impl Error + Send + Sync + 'static) -> BlobsError {
 fn add_error(expected: Option<Expected>, error: AddError) -> BlobsError {
     match (error, expected) {
         (AddError::Digest { got, .. }, Some(expected)) => {
-            BlobsError::Mismatch { expected, got_digest: got, got_size: expected.size }
+            BlobsError::Mismatch { expected, got_digest: Some(got), got_size: expected.size }
         }
         (AddError::Size { got, .. }, Some(expected)) => {
-            BlobsError::Mismatch { expected, got_digest: [0; 32], got_size: got }
+            BlobsError::Mismatch { expected, got_digest: None, got_size: got }
         }
         (AddError::Read { source, .. }, _) => BlobsError::Content(source),
         (error, _) => other(error),
@@ -209,13 +209,13 @@ fn add_error(expected: Option<Expected>, error: AddError) -> BlobsError {
 fn fetch_error(cid: Cid, expected: Option<Expected>, error: FetchError) -> BlobsError {
     match (error, expected) {
         (FetchError::Digest { got, .. }, Some(expected)) => {
-            BlobsError::Mismatch { expected, got_digest: got, got_size: expected.size }
+            BlobsError::Mismatch { expected, got_digest: Some(got), got_size: expected.size }
         }
         (FetchError::Size { got, .. }, Some(expected)) => {
-            BlobsError::Mismatch { expected, got_digest: [0; 32], got_size: got }
+            BlobsError::Mismatch { expected, got_digest: None, got_size: got }
         }
         (FetchError::Dag { source: WalkError::Size { found, .. }, .. }, Some(expected)) => {
-            BlobsError::Mismatch { expected, got_digest: [0; 32], got_size: found }
+            BlobsError::Mismatch { expected, got_digest: None, got_size: found }
         }
         (FetchError::TooLong { limit, .. }, _) => BlobsError::TooLarge { cid, limit },
         (FetchError::Dag { source: WalkError::Directory { .. } | WalkError::NotAFile { .. }, .. }, _) => {
@@ -224,7 +224,7 @@ fn fetch_error(cid: Cid, expected: Option<Expected>, error: FetchError) -> Blobs
         (FetchError::Offline { .. }, _) => BlobsError::NotFound { cid, asked: "this node is offline".to_owned() },
         (FetchError::Unavailable { asked, holders, waited, .. }, _) => {
             let waited = waited.as_secs_f32();
-            let asked = format!("{asked} peers asked, {} have it, nothing came for {waited:.0} s", holders.len());
+            let asked = format!("{asked} peers asked, {} have it, nothing came for {waited:.1} s", holders.len());
             BlobsError::NotFound { cid, asked }
         }
         (error, _) => other(error),

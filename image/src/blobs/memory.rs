@@ -119,7 +119,7 @@ fn check(bytes: &[u8], expected: Option<Expected>) -> Result<[u8; 32], BlobsErro
     let got_digest: [u8; 32] = Sha256::digest(bytes).into();
     match expected {
         Some(expected) if (expected.digest, expected.size) != (got_digest, bytes.len() as u64) => {
-            Err(BlobsError::Mismatch { expected, got_digest, got_size: bytes.len() as u64 })
+            Err(BlobsError::Mismatch { expected, got_digest: Some(got_digest), got_size: bytes.len() as u64 })
         }
         _ => Ok(got_digest),
     }

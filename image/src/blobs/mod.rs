@@ -252,12 +252,12 @@ pub trait Records: Send + Sync {
 #[non_exhaustive]
 pub enum BlobsError {
     /// The bytes are others than promised.
-    #[error("blob has {} and {got_size} bytes, expected {} and {} bytes", hex(got_digest), hex(&expected.digest), expected.size)]
+    #[error("blob has {}{got_size} bytes, expected {} and {} bytes", found(got_digest.as_ref()), hex(&expected.digest), expected.size)]
     Mismatch {
         /// What was promised.
         expected: Expected,
-        /// SHA-256 of what came; zeros when it was cut off for being too long.
-        got_digest: [u8; 32],
+        /// SHA-256 of what came; absent when its size was wrong already, so that nobody hashed it.
+        got_digest: Option<[u8; 32]>,
         /// Bytes that came, at least.
         got_size: u64,
     },
@@ -297,6 +297,10 @@ pub enum BlobsError {
     Other(Box<dyn std::error::Error + Send + Sync>),
 }
 
+fn found(digest: Option<&[u8; 32]>) -> String {
+    digest.map_or_else(String::new, |digest| hex(digest) + " and ")
+}
+
 fn hex(digest: &[u8; 32]) -> String {
     digest.iter().fold("`sha256:".to_owned(), |mut text, byte| {
         text.push_str(&format!("{byte:02x}"));
@@ -308,7 +312,17 @@ fn hex(digest: &[u8; 32]) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use super::{memory::MemoryBlobs, suite};
+    use super::{BlobsError, Expected, memory::MemoryBlobs, suite};
+
+    #[test]
+    fn a_digest_that_nobody_computed_is_not_told() {
+        let expected = Expected { digest: [1; 32], size: 5 };
+        let told = |got_digest| BlobsError::Mismatch { expected, got_digest, got_size: 4 }.to_string();
+        let (one, two) = ("01".repeat(32), "02".repeat(32));
+        assert_eq!(told(None), format!("blob has 4 bytes, expected `sha256:{one}` and 5 bytes"));
+        let both = format!("blob has `sha256:{two}` and 4 bytes, expected `sha256:{one}` and 5 bytes");
+        assert_eq!(told(Some([2; 32])), both);
+    }
 
     #[tokio::test]
     async fn memory_does_what_storage_does() {
