@@ -50,6 +50,7 @@ pub(crate) async fn write(
     mut sink: Box<dyn Sink>,
     events: &dyn EventSink,
 ) -> Result<(), SaveError> {
+    sink.accepts(&Image { plan: &plan, name })?;
     let documents = plan.documents().into_iter().map(|part| &part.descriptor);
     let wanted: Vec<Descriptor> = documents.chain(plan.blobs()).cloned().collect();
     for blob in wanted {

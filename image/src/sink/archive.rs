@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs::File,
+    fs::{self, File},
     io::{self, BufWriter, Read, Write},
     path::{Path, PathBuf},
 };
@@ -40,6 +40,8 @@ pub(super) struct ArchiveSink {
 enum Output {
     File(BufWriter<File>),
     Stream(BufWriter<Box<dyn Write + Send>>),
+    /// Takes nothing any more.
+    Nowhere,
 }
 
 impl Write for Output {
@@ -47,6 +49,7 @@ impl Write for Output {
         match self {
             Self::File(file) => file.write(bytes),
             Self::Stream(stream) => stream.write(bytes),
+            Self::Nowhere => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
@@ -54,15 +57,25 @@ impl Write for Output {
         match self {
             Self::File(file) => file.flush(),
             Self::Stream(stream) => stream.flush(),
+            Self::Nowhere => Ok(()),
         }
     }
 }
 
 impl ArchiveSink {
-    /// Begins a file, which appears when it is whole; one that is there is replaced then.
+    /// Begins a file, which appears when it is whole; one that is there is replaced then. A pipe or a device is written to.
     pub(super) fn create(path: &Path, format: Format, image: Option<String>) -> Result<Self, SinkError> {
+        let failed = |source| SinkError::Open { path: path.to_owned(), source };
+        match fs::metadata(path) {
+            Ok(there) if there.is_dir() => return Err(failed(io::ErrorKind::IsADirectory.into())),
+            Ok(there) if !there.is_file() => {
+                let stream = File::options().write(true).open(path).map_err(failed)?;
+                return Ok(Self::stream(Box::new(stream), format, image));
+            }
+            _ => {}
+        }
         let pending = Pending::beside(path);
-        let file = pending.create().map_err(|source| SinkError::Open { path: path.to_owned(), source })?;
+        let file = pending.create().map_err(failed)?;
         let output = Output::File(BufWriter::with_capacity(BUFFER_BYTES, file));
         Ok(Self::new(output, Some((pending, path.to_owned())), format, image))
     }
@@ -115,6 +128,11 @@ impl ArchiveSink {
 }
 
 impl Sink for ArchiveSink {
+    fn accepts(&self, image: &Image<'_>) -> Result<(), SinkError> {
+        self.entry(image)?;
+        if self.format == Format::DockerArchive { image.only_manifest().map(|_| ()) } else { Ok(()) }
+    }
+
     fn has(&self, blob: &Descriptor) -> bool {
         self.written.contains(&blob.digest)
     }
@@ -143,14 +161,25 @@ impl Sink for ArchiveSink {
             self.append("manifest.json", list.len() as u64, &list[..]).map_err(failed)?;
         }
         self.append("oci-layout", LAYOUT_MARKER.len() as u64, LAYOUT_MARKER).map_err(failed)?;
-        let Self { builder, place, .. } = *self;
-        match builder.into_inner().map_err(failed)? {
+        self.builder.finish().map_err(failed)?;
+        match std::mem::replace(self.builder.get_mut(), Output::Nowhere) {
+            Output::Nowhere => Ok(()),
             Output::Stream(mut stream) => stream.flush().map_err(failed),
             Output::File(file) => {
                 let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
                 file.sync_all().map_err(failed)?;
-                place.map_or(Ok(()), |(pending, path)| pending.show(&path)).map_err(failed)
+                self.place.take().map_or(Ok(()), |(pending, path)| pending.show(&path)).map_err(failed)
             }
+        }
+    }
+}
+
+impl Drop for ArchiveSink {
+    /// Keeps half an archive from ending like a whole one, which is what its builder would make of it.
+    fn drop(&mut self) {
+        if let Output::Stream(stream) = std::mem::replace(self.builder.get_mut(), Output::Nowhere) {
+            // What was not written yet must not be, either.
+            drop(stream.into_parts());
         }
     }
 }

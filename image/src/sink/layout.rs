@@ -67,6 +67,10 @@ impl LayoutSink {
 }
 
 impl Sink for LayoutSink {
+    fn accepts(&self, _: &Image<'_>) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     fn has(&self, blob: &Descriptor) -> bool {
         let path = self.folder().join(blob_path(&blob.digest));
         fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == blob.size)

@@ -28,6 +28,12 @@ use crate::{
 
 /// Takes one image.
 pub trait Sink: Send {
+    /// Says whether it takes this image at all, before any of it is written.
+    ///
+    /// # Errors
+    /// [`SinkError`] says why it does not.
+    fn accepts(&self, image: &Image<'_>) -> Result<(), SinkError>;
+
     /// Whether a blob need not be written, since it is there.
     fn has(&self, blob: &Descriptor) -> bool;
 
@@ -47,7 +53,7 @@ pub trait Sink: Send {
 /// What a sink writes its lists from.
 #[derive(Clone, Copy, Debug)]
 pub struct Image<'i> {
-    /// The image; each of its parts was written.
+    /// The image; each of its parts was written before it is shown.
     pub plan: &'i Plan,
     /// What it is called in the store, if it has a name there.
     pub name: Option<&'i Name>,

@@ -188,22 +188,60 @@ async fn dockers_list_names_the_image_and_its_layers() {
     }
     let refused = open(&format!("docker-archive:{}:No Name", path.display()).parse().expect("location"), None);
     let sink = refused.expect("opens");
+    let image = Image { plan: &fixture.plan, name: None };
+    assert!(matches!(sink.accepts(&image), Err(SinkError::Name { .. })), "before anything is written");
     let finished = sink.finish(&Image { plan: &fixture.plan, name: None });
     assert!(matches!(finished, Err(SinkError::Name { .. })));
 }
 
+/// A stream that remembers what was written to it.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("lock").write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A tar's builder ends the archive when it is dropped: half of one then looked like a whole one to whoever read it.
+#[tokio::test]
+async fn half_a_stream_does_not_end_like_a_whole_one() {
+    let fixture = fixture().await;
+    let location = "docker-archive:-".parse().expect("location");
+    let shared = Shared::default();
+    drop(open(&location, Some(Box::new(shared.clone()))).expect("opens"));
+    assert_eq!(shared.0.lock().expect("lock").len(), 0);
+    let mut sink = open(&location, Some(Box::new(shared.clone()))).expect("opens");
+    fixture.write(&mut *sink);
+    drop(sink);
+    assert!(!shared.0.lock().expect("lock").ends_with(&[0; 1024]), "it ends like an archive");
+}
+
+/// `--output /dev/null` must not leave a file there, and nor must a pipe become one.
+#[tokio::test]
+async fn a_pipe_is_written_to_and_never_replaced() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let fixture = fixture().await;
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let path = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("runs").success());
+    let reading = std::thread::spawn({
+        let path = path.clone();
+        move || fs::read(path).expect("reads")
+    });
+    fixture.save(&format!("oci-archive:{}", path.display()), None);
+    assert!(reading.join().expect("reads").len() > 1024);
+    assert!(fs::symlink_metadata(&path).expect("there").file_type().is_fifo());
+    let folder = format!("oci-archive:{}", folder.path().display()).parse().expect("location");
+    assert!(matches!(open(&folder, None), Err(SinkError::Open { .. })), "a directory is no archive");
+}
+
 #[tokio::test]
 async fn an_archive_can_be_streamed() {
-    #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
-    impl Write for Shared {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("lock").write(bytes)
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
     let fixture = fixture().await;
     let shared = Shared::default();
     let location = "oci-archive:-".parse().expect("location");
