@@ -233,6 +233,9 @@ fn image(error: Cause<'_>) -> Classified {
     if let Some(PullError::NoPlatform { .. }) = error.downcast_ref() {
         return platform();
     }
+    if let Some(SaveError::NoPlatform { .. }) = error.downcast_ref() {
+        return platform();
+    }
     if error.is::<RootError>() || error.is::<BringError>() || error.is::<DocumentError>() {
         return Some((FailureKind::Content, None));
     }
@@ -252,6 +255,7 @@ fn platform() -> Classified {
 fn place(error: Cause<'_>) -> Classified {
     if let Some(error) = error.downcast_ref::<SourceError>() {
         return Some(match error {
+            SourceError::Spool { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => full(),
             SourceError::NoSuchImage { .. } | SourceError::Ambiguous { .. } => {
                 (FailureKind::NotFound, Some("append `:TAG` or `:NAME` to say which image is meant"))
             }

@@ -161,7 +161,11 @@ pub fn open(
         }
         (Place::Path(path), _) => {
             let file = std::fs::File::open(path).map_err(|source| SourceError::Open { path: path.clone(), source })?;
-            if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            let metadata = file.metadata().map_err(|source| SourceError::Open { path: path.clone(), source })?;
+            if metadata.is_dir() {
+                return Err(SourceError::Open { path: path.clone(), source: io::ErrorKind::IsADirectory.into() });
+            }
+            if !metadata.is_file() {
                 // A pipe or a device has no ends to seek between.
                 return from_archive(spool::spool(Box::new(file), spool)?);
             }

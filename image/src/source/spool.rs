@@ -17,6 +17,10 @@ use crate::oci::media::Compression;
 const MAX_WINDOW_LOG: u32 = 27;
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 256 << 10;
+/// Bytes of the disk that an archive leaves free, however long it is: as many as the store needs to clean up.
+const RESERVED_BYTES: u64 = 4 << 20;
+/// Bytes copied between two looks at the free space.
+const CHECK_BYTES: u64 = 1 << 20;
 
 /// The tar in `file`, decompressed into `spool` unless it is plain.
 pub(super) fn unpacked(mut file: File, spool: &Path) -> Result<File, SourceError> {
@@ -48,10 +52,18 @@ pub(super) fn spool(mut stream: Box<dyn Read + Send>, spool: &Path) -> Result<Fi
     let spooling = |source| SourceError::Spool { path: spool.to_owned(), source };
     let mut file = nameless(spool).map_err(spooling)?;
     let mut buffer = vec![0; COPY_BYTES];
+    let mut unchecked = CHECK_BYTES;
     loop {
         match reader.read(&mut buffer) {
             Ok(0) => break,
-            Ok(length) => file.write_all(&buffer[..length]).map_err(spooling)?,
+            Ok(length) => {
+                unchecked += length as u64;
+                if unchecked >= CHECK_BYTES {
+                    unchecked = 0;
+                    leave_room(&file).map_err(spooling)?;
+                }
+                file.write_all(&buffer[..length]).map_err(spooling)?;
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(SourceError::Archive(error)),
             Err(error) => return Err(failed(error)),
@@ -72,6 +84,14 @@ fn read_start(stream: &mut dyn Read, start: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(length)
+}
+
+/// Fails when little of the disk is left, which others may need.
+fn leave_room(file: &File) -> io::Result<()> {
+    // Where the free space cannot be told, the disk itself says when it is full.
+    let Ok(space) = rustix::fs::fstatvfs(file) else { return Ok(()) };
+    let left = space.f_bavail.saturating_mul(space.f_frsize);
+    if left < RESERVED_BYTES + CHECK_BYTES { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
 }
 
 /// A file in `folder` that has no name any more.
