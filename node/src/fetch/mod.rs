@@ -132,27 +132,64 @@ impl FileFetch<'_> {
             return Err(FetchError::Digest { cid, expected: expected.digest, got: digest });
         }
         let incoming = Arc::into_inner(state.incoming).expect("the last sync was waited for, nobody else has a clone");
-        Ok(incoming.finish(digest, size)?)
+        let known = self.store.file(&cid).is_some();
+        let info = incoming.finish(digest, size)?;
+        if known {
+            // Its nodes were lost, and what they place with them.
+            self.store.write_again(&[])?;
+        }
+        Ok(info)
     }
 
     /// The file, when nothing has to be fetched for it.
     fn local(&self) -> Result<Option<FileInfo>, FetchError> {
-        if let Some(info) = self.store.file(&self.cid) {
+        let known = self.store.file(&self.cid);
+        if let Some(info) = &known {
             self.check(info.digest, info.size)?;
-            (self.progress)(info.size);
-            return Ok(Some(info));
+            if self.has_nodes(info)? {
+                (self.progress)(info.size);
+                return Ok(known);
+            }
         }
-        // The same bytes may be here under another CID: then only the DAG is missing, and can be made, if it is ours.
-        let Some(expected) = self.expected else { return Ok(None) };
-        let Some(twin) = self.store.file_by_digest(&expected.digest).into_iter().next() else { return Ok(None) };
+        // The same bytes may be here under another CID, or the nodes over them were lost: then only the DAG is missing,
+        // and can be made, if it is ours.
+        let twins = || self.store.file_by_digest(&self.expected?.digest).into_iter().next();
+        let Some(twin) = known.clone().or_else(twins) else { return Ok(None) };
         let hashed = std::fs::File::open(&twin.path).and_then(|file| dag::hash_file(&file, threads()));
         let Ok(hashed) = hashed else { return Ok(None) };
         let tree = dag::balanced(&hashed.leaves);
-        if tree.root.hash() != self.cid.hash() || hashed.digest != expected.digest {
+        if tree.root.hash() != self.cid.hash() || hashed.digest != twin.digest {
             return Ok(None);
+        }
+        if known.is_some() {
+            self.store.write_again(&tree.nodes)?;
         }
         (self.progress)(hashed.size);
         Ok(Some(self.store.index_file(&hashed, &tree)?))
+    }
+
+    /// Whether all nodes of a file that is here are here as well; its leaves lie in it.
+    fn has_nodes(&self, info: &FileInfo) -> Result<bool, FetchError> {
+        let mut stack = vec![(self.cid, At { offset: 0, size: Some(info.size), depth: 0 })];
+        while let Some((cid, at)) = stack.pop() {
+            if cid.codec() == CODEC_RAW {
+                continue;
+            }
+            let Some(block) = self.node_at_hand(&cid)? else { return Ok(false) };
+            stack.extend(self.expand(&block, &at)?.into_iter().filter_map(|part| match part {
+                Part::Child { cid, offset, size, depth } => Some((cid, At { offset, size, depth })),
+                Part::Data { .. } => None,
+            }));
+        }
+        Ok(true)
+    }
+
+    fn node_at_hand(&self, cid: &Cid) -> Result<Option<Block>, FetchError> {
+        if let Ok(Some(block)) = Block::inline(cid) {
+            return Ok(Some(block));
+        }
+        // Damaged is as good as absent.
+        Ok(self.store.get(cid)?.and_then(|bytes| Block::verify(*cid, bytes).ok()))
     }
 
     fn check(&self, digest: [u8; 32], size: u64) -> Result<(), FetchError> {

@@ -158,7 +158,7 @@ impl Inner {
             }
         }
         let bytes = packs::read(&*self.disk, pack).doing(|| format!("read pack {pack}"))?;
-        let scanned = packs::scan(&bytes);
+        let scanned = packs::scan_promised(&bytes, self.promised(pack, bytes.len()));
         let index = self.index()?;
         let mut lost = !scanned.damaged.is_empty();
         for packed in scanned.blocks {

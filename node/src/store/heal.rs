@@ -5,9 +5,10 @@
 
 use super::facts::Facts;
 use super::guard::{lock, read, write};
-use super::index::{Index, IndexError, Location, State, Value};
+use super::index::{Index, IndexError, Location, State, Value, hash_bytes};
 use super::journal::{self, Journal};
-use super::{Inner, StoreError, error::Doing as _, rebuild};
+use super::{Inner, Store, StoreError, error::Doing as _, rebuild};
+use crate::block::Block;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,6 +18,26 @@ use std::sync::atomic::Ordering;
 const REOPEN: u8 = 1;
 /// Damaged: built anew.
 const REBUILD: u8 = 2;
+
+impl Store {
+    /// Takes in nodes of a file that is here, of which some were lost: whatever is left of those is read no more, and the
+    /// index finds again what they place. Durable on return.
+    pub(crate) fn write_again(&self, nodes: &[Block]) -> Result<(), StoreError> {
+        let inner = &*self.inner;
+        {
+            let _gate = read(&inner.gate);
+            for node in nodes {
+                let hash = hash_bytes(node.cid().hash());
+                let bytes = inner.read_committed_block(&hash)?;
+                if bytes.is_none_or(|bytes| Block::verify(*node.cid(), bytes).is_err()) {
+                    lock(&inner.leases).saw_block(&hash);
+                    inner.append_block(node, &hash)?;
+                }
+            }
+        }
+        inner.index_again()
+    }
+}
 
 impl Inner {
     /// The index, healed first if it failed. Not for one who holds the journal.
@@ -44,6 +65,16 @@ impl Inner {
     /// Has the index built anew before it is asked again.
     pub(crate) fn doubt_index(&self) {
         self.broken.fetch_max(REBUILD, Ordering::AcqRel);
+    }
+
+    /// Writes the rows of everything that is there once more, beside those that the index has. Commits first.
+    pub(crate) fn index_again(&self) -> Result<(), StoreError> {
+        // No pack goes away meanwhile.
+        let _gate = write(&self.gate);
+        self.commit_with(&[])?;
+        let links = read(&self.facts).links.clone();
+        let added = rebuild::add_all(&*self.disk, &*self.index()?, &links);
+        added.map_err(|error| self.index_failed(error))
     }
 
     /// Opens the index again, with the rows of everything committed. Holding the journal, nobody commits meanwhile.

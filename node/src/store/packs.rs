@@ -94,6 +94,17 @@ pub(crate) fn scan_from(input: &[u8], start: usize) -> Scanned {
     scanned
 }
 
+/// Finds the blocks of a pack of which so many bytes were promised: what cannot be read of those is damaged, and no torn
+/// end.
+pub(crate) fn scan_promised(input: &[u8], promised: u64) -> Scanned {
+    let mut scanned = scan(input);
+    let end = usize::try_from(promised).unwrap_or(usize::MAX);
+    if scanned.valid < end {
+        scanned.damaged.push(scanned.valid..end);
+    }
+    scanned
+}
+
 fn is_what_it_says(input: &[u8], packed: &Packed) -> bool {
     Block::verify(packed.cid, Bytes::copy_from_slice(&input[packed.data.clone()])).is_ok()
 }

@@ -18,7 +18,7 @@ use std::io;
 use std::sync::Arc;
 
 /// Links by id.
-type Links = HashMap<u32, Arc<Link>>;
+pub(crate) type Links = HashMap<u32, Arc<Link>>;
 
 /// How far the index is behind.
 #[derive(Debug, PartialEq, Eq)]
@@ -104,12 +104,18 @@ fn catch_up(
 
 /// Fills an empty index.
 fn rebuild(disk: &dyn Disk, index: &dyn Index, links: &Links, now: State) -> Result<(), IndexError> {
+    add_all(disk, index, links)?;
+    finish(index, now)
+}
+
+/// Writes the rows of everything that is there.
+pub(crate) fn add_all(disk: &dyn Disk, index: &dyn Index, links: &Links) -> Result<(), IndexError> {
     index_packs(disk, index, Tail::default())?;
     let ids: BTreeSet<u32> = links.keys().copied().collect();
     for link in ids.iter().filter_map(|id| links.get(id)) {
         index_file(disk, index, links, link)?;
     }
-    finish(index, now)
+    index.flush()
 }
 
 fn finish(index: &dyn Index, now: State) -> Result<(), IndexError> {
