@@ -1,5 +1,6 @@
 //! What a user sees: the programs, end to end. One binary; a file of tests a topic.
 
+mod crash;
 mod full_disk;
 mod killed;
 mod parsers;

@@ -3,8 +3,10 @@
 //! May import the crates under test as a user would. It never reaches the internet, and never leaves a process, a
 //! namespace or a mount behind.
 
+pub mod crafted;
 pub mod debian;
 pub mod image;
 pub mod netns;
 pub mod parsers;
 pub mod program;
+pub mod repository;
