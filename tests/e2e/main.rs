@@ -5,5 +5,6 @@ mod full_disk;
 mod killed;
 mod parsers;
 mod readme;
+mod refusals;
 mod relay;
 mod tidy;
