@@ -7,4 +7,5 @@ mod parsers;
 mod readme;
 mod refusals;
 mod relay;
+mod repository;
 mod tidy;
