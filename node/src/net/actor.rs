@@ -5,6 +5,7 @@
 
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::known::{self, Known, Link};
+use super::listening::{Listened, Listening};
 use super::{NetError, PeerInfo, peer_in};
 use crate::config::NetworkConfig;
 use crate::exchange::bitswap::{Exchange, Signal};
@@ -15,7 +16,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns, ping};
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Named peers that are not connected are dialled again this often.
@@ -27,14 +28,12 @@ const MAX_PROVIDERS: usize = 16;
 /// Peers found on the link that are dialled at once: whoever announces peers that do not exist must not use up the dials
 /// that others wait for.
 const MAX_FOUND_DIALS: usize = 16;
-/// How long to wait for a listener to say what it is bound to.
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What others ask of the swarm.
 #[derive(Debug)]
 pub(super) enum Command {
     Listeners(oneshot::Sender<Vec<Multiaddr>>),
-    Listen(Multiaddr, oneshot::Sender<Result<(), NetError>>),
+    Listen(Multiaddr, Listened),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
     Connect(Multiaddr, oneshot::Sender<Result<PeerId, NetError>>),
     Provide(Cid, oneshot::Sender<bool>),
@@ -61,6 +60,7 @@ pub(super) struct Actor {
     provides: HashMap<kad::QueryId, oneshot::Sender<bool>>,
     searches: HashMap<kad::QueryId, Search>,
     table_peers: watch::Sender<usize>,
+    listening: Listening,
 }
 
 fn record_key(cid: &Cid) -> kad::RecordKey {
@@ -87,6 +87,7 @@ impl Actor {
             provides: HashMap::new(),
             searches: HashMap::new(),
             table_peers: watch::Sender::new(0),
+            listening: Listening::default(),
         }
     }
 
@@ -98,31 +99,40 @@ impl Actor {
     /// Binds every address and waits until the swarm says so.
     pub(super) async fn listen(&mut self, addresses: &[Multiaddr]) -> Result<(), NetError> {
         for address in addresses {
-            let failed = |reason: String| NetError::Listen { address: address.clone(), reason };
-            let id = self.swarm.listen_on(address.clone()).map_err(|error| failed(error.to_string()))?;
-            let bound = async {
-                loop {
-                    match self.swarm.select_next_some().await {
-                        SwarmEvent::NewListenAddr { listener_id, .. } if listener_id == id => return Ok(()),
-                        SwarmEvent::ListenerClosed { listener_id, reason, .. } if listener_id == id => {
-                            return Err(reason.err().map_or("closed".to_owned(), |error| error.to_string()));
-                        }
-                        _ => {}
-                    }
+            let (reply, mut listened) = oneshot::channel();
+            self.begin_to_listen(address.clone(), reply);
+            loop {
+                if let Ok(result) = listened.try_recv() {
+                    result?;
+                    break;
                 }
-            };
-            match tokio::time::timeout(LISTEN_TIMEOUT, bound).await {
-                Ok(done) => done.map_err(failed)?,
-                Err(_) => return Err(failed("no interface has such an address".into())),
+                let looking_again = wait_until(self.listening.next());
+                tokio::select! {
+                    event = self.swarm.select_next_some() => self.on_event(event),
+                    () = looking_again => self.listening.tick(Instant::now()),
+                }
             }
         }
         Ok(())
     }
 
+    fn begin_to_listen(&mut self, address: Multiaddr, reply: Listened) {
+        match self.swarm.listen_on(address.clone()) {
+            Ok(id) => {
+                // From now on it can be dialled, so it may be part of the table.
+                self.swarm.behaviour_mut().kad.set_mode(Some(kad::Mode::Server));
+                self.listening.begin(id, address, reply, Instant::now());
+            }
+            Err(error) => drop(reply.send(Err(NetError::Listen { address, reason: error.to_string() }))),
+        }
+    }
+
     pub(super) async fn run(mut self) {
         let mut redial = tokio::time::interval(REDIAL_INTERVAL);
         loop {
+            let looking_again = wait_until(self.listening.next());
             tokio::select! {
+                () = looking_again => self.listening.tick(Instant::now()),
                 command = self.commands.recv() => match command {
                     Some(command) => self.obey(command),
                     None => return,
@@ -137,15 +147,7 @@ impl Actor {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Listeners(reply) => drop(reply.send(self.swarm.listeners().cloned().collect())),
-            Command::Listen(address, reply) => {
-                let bound = self.swarm.listen_on(address.clone());
-                let failed = |error: libp2p::TransportError<_>| NetError::Listen { address, reason: error.to_string() };
-                if bound.is_ok() {
-                    // From now on it can be dialled, so it may be part of the table.
-                    self.swarm.behaviour_mut().kad.set_mode(Some(kad::Mode::Server));
-                }
-                let _ = reply.send(bound.map(drop).map_err(failed));
-            }
+            Command::Listen(address, reply) => self.begin_to_listen(address, reply),
             Command::Peers(reply) => drop(reply.send(self.peers())),
             Command::Connect(address, reply) => self.connect(address, reply),
             Command::Provide(cid, reply) => match self.swarm.behaviour_mut().kad.start_providing(record_key(&cid)) {
@@ -231,6 +233,13 @@ impl Actor {
 
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                self.listening.bound(listener_id, &address, Instant::now());
+            }
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                let reason = reason.err().map_or("closed".to_owned(), |error| error.to_string());
+                self.listening.closed(listener_id, &reason);
+            }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 tracing::debug!(peer = %peer_id, address = %endpoint.get_remote_address(), "connected");
                 let link = Link::new(connection_id, endpoint.get_remote_address().clone(), endpoint.is_dialer());
@@ -370,6 +379,14 @@ impl Actor {
             }
             _ => {}
         }
+    }
+}
+
+/// Waits until then; for ever, if that is never.
+async fn wait_until(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then.into()).await,
+        None => std::future::pending().await,
     }
 }
 

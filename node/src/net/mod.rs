@@ -13,6 +13,7 @@ mod hosts;
 pub mod identity;
 mod joined;
 mod known;
+mod listening;
 mod muxer;
 mod tls;
 pub mod transport;
@@ -177,7 +178,10 @@ impl Net {
         self.ask(Command::Listeners).await
     }
 
-    /// Starts listening on one more address.
+    /// Listens on one more address; returns once it is bound, on every interface if it stands for all of them.
+    ///
+    /// # Errors
+    /// [`NetError::Listen`].
     pub async fn listen(&self, address: Multiaddr) -> Result<(), NetError> {
         self.ask(|reply| Command::Listen(address, reply)).await?
     }
