@@ -10,6 +10,7 @@ use shipfs_node::dag::{Kind, Link, UnixFs, WalkError, encode_node, encode_unixfs
 use shipfs_node::fetch::{Expected, FetchError};
 use shipfs_node::node::Node;
 use shipfs_node::store::Blockstore as _;
+use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -100,6 +101,33 @@ async fn a_cid_is_fetched_once_however_many_ask() {
     }
     let peer = node.peers().await.into_iter().next().expect("one peer");
     assert_eq!((peer.traffic.received / bytes.len() as u64, peer.traffic.wasted), (1, 0));
+}
+
+/// Files that were whole when their process died used to be forgotten, since nothing was committed before the last of an
+/// image had come: a pull that was killed after most of its layers fetched them all anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_whole_files_outlive_a_crash_before_the_commit() {
+    let (here, there) = directories();
+    let (source, address) = serving(&here).await;
+    let node = fetching(&there, &[&address]).await;
+    let files = [noise(2 << 20, 11), noise(300_000, 12), noise(900_000, 13)];
+    let lease = node.lease();
+    let mut cids = Vec::new();
+    for bytes in &files {
+        let cid = add(&source, bytes).await;
+        node.get(&cid, Some(expected(bytes)), 0, &lease, &silent).await.expect("fetched");
+        cids.push(cid);
+    }
+    // What a crash leaves: the files as they are now.
+    let crashed = tempfile::tempdir().expect("a directory");
+    let copy = Command::new("cp").arg("-a").arg(there.path().join(".")).arg(crashed.path()).status();
+    assert!(copy.expect("cp starts").success());
+    let after = Node::start(Config::offline(crashed.path())).await.expect("starts");
+    for (cid, bytes) in cids.iter().zip(&files) {
+        let lease = after.lease();
+        let got = after.get(cid, Some(expected(bytes)), 0, &lease, &silent).await.expect("is there");
+        assert!(std::fs::read(&got.path).expect("there") == *bytes);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

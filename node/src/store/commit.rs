@@ -27,6 +27,11 @@ impl Store {
         self.inner.commit_with(&[])
     }
 
+    /// Bytes of finished files that no commit has made durable.
+    pub(crate) fn uncommitted_bytes(&self) -> u64 {
+        read(&self.inner.pending).current.bytes
+    }
+
     /// Commits, and lets go of this clone. The repository is free for others when the last clone is gone.
     ///
     /// # Errors

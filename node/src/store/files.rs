@@ -243,6 +243,7 @@ impl Inner {
         lock(&self.leases).saw_link(id);
         pending.current.links.push(id);
         pending.current.renamed = true;
+        pending.current.bytes += link.size;
         write(&self.facts).apply(&Record::Link(Link { id, ..link }));
         if known.is_some() {
             return info;

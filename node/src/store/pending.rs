@@ -46,6 +46,8 @@ pub(crate) struct Batch {
     pub(crate) links: Vec<u32>,
     /// Whether a name in `blobs/` is not synced yet.
     pub(crate) renamed: bool,
+    /// Bytes of the files that those links name.
+    pub(crate) bytes: u64,
 }
 
 impl Batch {
