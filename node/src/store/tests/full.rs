@@ -6,6 +6,11 @@ use crate::pin::Keep;
 use crate::store::{Blockstore as _, OpenError, Store, StoreError, StoreOptions};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long a mount may stay busy: a program that another test is just starting has every open file of this process until
+/// it is started.
+const REMOUNT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A small file system of its own, unmounted when dropped.
 struct Mount(tempfile::TempDir);
@@ -32,8 +37,14 @@ impl Mount {
 
     fn remount(&self, option: &str) {
         let options = format!("remount,{option}");
-        let output = Command::new("mount").args(["-o", &options]).arg(self.path()).output().expect("mount runs");
-        assert!(output.status.success(), "{output:?}");
+        let end = Instant::now() + REMOUNT_TIMEOUT;
+        loop {
+            let output = Command::new("mount").args(["-o", &options]).arg(self.path()).output().expect("mount runs");
+            if output.status.success() {
+                return;
+            }
+            assert!(Instant::now() < end, "{output:?}");
+        }
     }
 }
 
