@@ -2,8 +2,10 @@
 
 mod crash;
 mod full_disk;
+mod hosts;
 mod killed;
 mod parsers;
+mod quiet;
 mod readme;
 mod refusals;
 mod relay;

@@ -3,8 +3,9 @@
 //! Needs root and iproute2. Names carry this process's number, so that runs do not meet; everything goes away with
 //! [`Lan`].
 
+use crate::program::shipfs_path;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -15,9 +16,19 @@ pub struct Lan {
     hosts: Vec<String>,
 }
 
-fn ip(arguments: &[&str]) {
+/// Bytes that went through a host's link, headers included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// What the host received.
+    pub received: u64,
+    /// What it sent.
+    pub sent: u64,
+}
+
+fn ip(arguments: &[&str]) -> Vec<u8> {
     let output = Command::new("ip").args(arguments).output().expect("iproute2 is here");
     assert!(output.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
 
 impl Lan {
@@ -59,6 +70,30 @@ impl Lan {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", self.host(number)]).arg(program);
         command
+    }
+
+    /// A command of `shipfs` on a host, with an environment of its own.
+    pub fn shipfs(&self, number: usize, repository: &Path) -> Command {
+        let mut command = self.on(number, &shipfs_path());
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).stdin(Stdio::null());
+        command.arg("--repo").arg(repository);
+        command
+    }
+
+    /// Gives a host one more address, `203.0.113.7/32` for instance.
+    pub fn add_address(&self, number: usize, address: &str) {
+        ip(&["-n", self.host(number), "address", "add", address, "dev", "eth0"]);
+    }
+
+    /// What went through a host's link so far.
+    ///
+    /// # Panics
+    /// When `ip` does not say.
+    pub fn traffic(&self, number: usize) -> Traffic {
+        let shown = ip(&["-n", self.host(number), "-s", "-j", "link", "show", "dev", "eth0"]);
+        let shown: serde_json::Value = serde_json::from_slice(&shown).expect("JSON");
+        let bytes = |way: &str| shown[0]["stats64"][way]["bytes"].as_u64().expect("a number of bytes");
+        Traffic { received: bytes("rx"), sent: bytes("tx") }
     }
 
     /// Limits what a host can send, in Mbit/s.

@@ -2,7 +2,8 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// Longest time a started program may take to say that it is ready.
@@ -50,9 +51,34 @@ pub fn said(output: &Output) -> String {
 /// A program that runs until this is dropped.
 pub struct Running {
     child: Child,
+    lines: Receiver<String>,
+    said: Vec<String>,
 }
 
 impl Running {
+    /// Starts a program.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (sender, lines) = mpsc::channel();
+        let running = Self { child, lines, said: Vec::new() };
+        let stdout: Box<dyn io::Read + Send> = Box::new(stdout.ok_or(io::ErrorKind::BrokenPipe)?);
+        let stderr: Box<dyn io::Read + Send> = Box::new(stderr.ok_or(io::ErrorKind::BrokenPipe)?);
+        // They go on reading, so that the program never waits for somebody to read what it says.
+        for stream in [stdout, stderr] {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let _ = sender.send(line);
+                }
+            });
+        }
+        Ok(running)
+    }
+
     /// Starts a program and waits until a line of its output contains `ready`; returns that line, too.
     ///
     /// # Errors
@@ -67,31 +93,41 @@ impl Running {
     /// # Errors
     /// As [`Running::start`].
     pub fn start_after(command: &mut Command, ready: &str) -> io::Result<(Self, Vec<String>)> {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let running = Self { child };
-        let (sender, lines) = std::sync::mpsc::channel();
-        // They go on reading, so that the program never waits for somebody to read what it says.
-        let streams: [Box<dyn io::Read + Send>; 2] = [Box::new(stderr), Box::new(stdout)];
-        for stream in streams {
-            let sender = sender.clone();
-            std::thread::spawn(move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    let _ = sender.send(line);
-                }
-            });
-        }
-        drop(sender);
-        let (end, mut said) = (Instant::now() + READY_TIMEOUT, Vec::new());
-        while let Ok(line) = lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            let done = line.contains(ready);
-            said.push(line);
-            if done {
+        let mut running = Self::spawn(command)?;
+        let end = Instant::now() + READY_TIMEOUT;
+        while let Ok(Some(line)) = running.line(end) {
+            if line.contains(ready) {
+                let said = std::mem::take(&mut running.said);
                 return Ok((running, said));
             }
         }
-        Err(io::Error::other(format!("{command:?} did not say `{ready}`: {}", said.join("\n"))))
+        Err(io::Error::other(format!("{command:?} did not say `{ready}`: {}", running.said.join("\n"))))
+    }
+
+    /// The next line that it says, on either stream; `None` once it says no more.
+    ///
+    /// # Errors
+    /// When it says nothing until `end`, with what it said before.
+    pub fn line(&mut self, end: Instant) -> io::Result<Option<String>> {
+        match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                self.said.push(line.clone());
+                Ok(Some(line))
+            }
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, format!("no more than: {}", self.said.join("\n"))))
+            }
+        }
+    }
+
+    /// Waits until it ends by itself; how it did, and what it said since it was ready.
+    ///
+    /// # Errors
+    /// When it goes on until `end`.
+    pub fn end(mut self, end: Instant) -> io::Result<(ExitStatus, String)> {
+        while self.line(end)?.is_some() {}
+        Ok((self.child.wait()?, self.said.join("\n")))
     }
 
     /// Its process.
@@ -108,6 +144,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // Its number may be another's by now.
+        if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+            return;
+        }
         // Politely first: it has mounts and sockets to put away.
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
