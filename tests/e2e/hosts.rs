@@ -302,7 +302,7 @@ fn privileged_a_pull_goes_on_when_its_holder_is_killed() {
     hosts.assert_same(2, 1);
 }
 
-/// Three hosts pull from one that is slow, and serve each other meanwhile.
+/// Three hosts pull from one that is slow, and serve each other meanwhile: it used to send everything three times.
 #[test]
 fn privileged_pullers_of_a_slow_seeder_help_each_other() {
     const LAYERS: [u64; 3] = [16 * MIB, 10 * MIB, 4 * MIB];
@@ -329,6 +329,7 @@ fn privileged_pullers_of_a_slow_seeder_help_each_other() {
         slowest / alone.as_secs_f64(),
         sent as f64 / size as f64
     ));
+    assert!(sent < 2 * size, "the seeder sent {sent} bytes for {size}");
     for host in PULLERS {
         hosts.assert_same(host, 1);
         let verify = hosts.on(host, &["verify"]).output().expect("it starts");

@@ -25,6 +25,7 @@ use cid::Cid;
 use multihash::Multihash;
 use order::InOrder;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -36,6 +37,9 @@ use tokio_util::sync::CancellationToken;
 const MAX_WANTED: usize = 32;
 /// Interior nodes wanted ahead of their leaves: each stands for 45 MiB, so two keep the queue full.
 const NODES_AHEAD: usize = 2;
+/// Parts among which the next one is drawn when several peers have some of the file: 64 MiB of the usual size, so that
+/// neither disk has far to go.
+const DRAWN_FROM: usize = 256;
 /// Finished bytes after which the disk is told to start writing, so that the sync at the end is short.
 const WRITEBACK_BYTES: u64 = 8 << 20;
 /// Blocks that any file may have, and bytes that each further one must stand for on average. The finest chunkers in use
@@ -98,6 +102,17 @@ struct Receiving {
     written_back: u64,
 }
 
+impl Receiving {
+    /// Any of the next leaves. In order, all who fetch a file at the same time would ask for the same blocks at the same
+    /// time, and none would have anything to give to the others.
+    fn draw(&self, draws: &RandomState) -> (u64, u64) {
+        let leaves = || self.pending.iter().take(DRAWN_FROM).filter(|(_, child)| !is_interior(child));
+        let (first, count) = (self.pending.first_key_value(), leaves().count().max(1));
+        let drawn = draws.hash_one((self.pending.len(), first.map(|(key, _)| key))) as usize % count;
+        *leaves().nth(drawn).or(first).expect("something is pending").0
+    }
+}
+
 impl FileFetch<'_> {
     /// Makes the file local. The result is durable after the store's next commit.
     pub(crate) fn run(&self) -> Result<FileInfo, FetchError> {
@@ -122,6 +137,9 @@ impl FileFetch<'_> {
             written_back: 0,
         };
         self.accept(&mut state, &root, &root_at)?;
+        if let Some(session) = &session {
+            session.stored(&cid);
+        }
         self.receive(&mut state, &mut session)?;
         drop(session);
         // The digest of a file of one raw block is in its CID.
@@ -299,16 +317,18 @@ impl FileFetch<'_> {
 
     fn receive(&self, state: &mut Receiving, session: &mut Option<Session>) -> Result<(), FetchError> {
         let mut wanted: HashMap<Multihash<64>, Vec<Child>> = HashMap::new();
-        let (mut nodes, mut last_sync) = (0, Instant::now());
+        let (mut nodes, mut last_sync, draws) = (0, Instant::now(), RandomState::new());
         let mut syncing: Option<JoinHandle<_>> = None;
         loop {
             let mut batch = Vec::new();
             while wanted.len() < MAX_WANTED {
-                let Some(next) = state.pending.first_entry() else { break };
-                if nodes >= NODES_AHEAD && is_interior(next.get()) {
+                let Some((first, next)) = state.pending.first_key_value() else { break };
+                if nodes >= NODES_AHEAD && is_interior(next) {
                     break;
                 }
-                let child = next.remove();
+                let is_shared = session.as_ref().is_some_and(|session| session.holders() > 1);
+                let key = if is_shared && !is_interior(next) { state.draw(&draws) } else { *first };
+                let child = state.pending.remove(&key).expect("the key was just found");
                 if let Some(twins) = wanted.get_mut(child.cid.hash()) {
                     twins.push(child);
                     continue;
@@ -339,6 +359,7 @@ impl FileFetch<'_> {
                 nodes -= usize::from(is_interior(&child));
                 if let Some(block) = block.clone().under(child.cid) {
                     self.accept(state, &block, &child.at)?;
+                    session.stored(&child.cid);
                 }
             }
             if last_sync.elapsed() >= SYNC_INTERVAL && syncing.as_ref().is_none_or(JoinHandle::is_finished) {

@@ -66,6 +66,16 @@ impl Session {
         Some(block)
     }
 
+    /// How many peers are believed to hold what is wanted, or to be fetching it themselves.
+    pub fn holders(&self) -> usize {
+        lock(&self.exchange.0.schedule).holders(self.id)
+    }
+
+    /// Gives a block, which is in the store now, to the peers that wait for it.
+    pub fn stored(&self, cid: &Cid) {
+        self.exchange.announce_stored(cid);
+    }
+
     fn took(&self, block: &Block) {
         self.exchange.with_schedule(|schedule| schedule.taken(block.data().len(), Instant::now()));
     }

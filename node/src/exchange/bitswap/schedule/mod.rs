@@ -10,7 +10,7 @@ mod source;
 mod want;
 
 use super::wire::Want;
-use crate::block::Block;
+use crate::block::{Block, CODEC_RAW};
 use cid::Cid;
 use libp2p::PeerId;
 use multihash::Multihash;
@@ -122,9 +122,7 @@ impl Schedule {
                 && let Some(wanted) = self.wants.get_mut(want.cid.hash())
             {
                 source.asked_by_search(want.cid, now);
-                if !wanted.asked.contains(peer) {
-                    wanted.asked.push(*peer);
-                }
+                wanted.ask(*peer);
             }
         }
     }
@@ -136,30 +134,19 @@ impl Schedule {
             source.is_reliable() && source.last_block.is_some_and(|at| now.duration_since(at) < TRUSTED_FOR)
         };
         let holders = self.sources.iter().filter(|(_, source)| trusted(source)).map(|(peer, _)| *peer).collect();
-        let state = SessionState {
-            queue: BTreeMap::new(),
-            unheld: BTreeMap::new(),
-            stuck: None,
-            holders,
-            probed: HashSet::new(),
-            probes: 0,
-            probe: None,
-            blocks,
-            last_seek: None,
-        };
-        self.sessions.insert(id, state);
+        self.sessions.insert(id, SessionState::new(blocks, holders));
         id
     }
 
     pub(super) fn close_session(&mut self, id: SessionId, now: Instant) {
         let Some(closed) = self.sessions.remove(&id) else { return };
         let sources = &mut self.sources;
-        self.wants.retain(|hash, wanted| {
+        self.wants.retain(|_, wanted| {
             wanted.sessions.retain(|session| *session != id);
             if wanted.sessions.is_empty() {
-                for peer in &wanted.asked {
+                for peer in &wanted.told {
                     if let Some(source) = sources.get_mut(peer) {
-                        source.cancel(hash);
+                        source.cancel(wanted.cid);
                     }
                 }
             }
@@ -182,20 +169,14 @@ impl Schedule {
         let proven = |peer| self.sources.get(peer).is_some_and(|source| source.is_proven() && source.is_reliable());
         let mut copies = if session.holders.iter().any(proven) { 1 } else { FIRST_COPIES };
         for cid in cids {
+            if session.root.is_none() {
+                session.root = (cid.codec() != CODEC_RAW).then_some(cid);
+            }
             let wanted = self.wants.entry(*cid.hash()).or_insert_with(|| {
                 // One that another session asked for is only waited for.
                 self.next_order += 1;
                 session.queue.insert(self.next_order, *cid.hash());
-                Wanted {
-                    cid,
-                    order: self.next_order,
-                    sessions: Vec::new(),
-                    asked: Vec::new(),
-                    denied: Vec::new(),
-                    queued: Some(id),
-                    copies: std::mem::replace(&mut copies, 1),
-                    late: false,
-                }
+                Wanted::new(cid, self.next_order, id, std::mem::replace(&mut copies, 1))
             });
             if !wanted.sessions.contains(&id) {
                 wanted.sessions.push(id);
@@ -210,6 +191,11 @@ impl Schedule {
         if self.paused && self.held <= MAX_BYTES / 2 {
             self.assign(now);
         }
+    }
+
+    /// How many peers are believed to hold what the session wants.
+    pub(super) fn holders(&self, id: SessionId) -> usize {
+        self.sessions.get(&id).map_or(0, |session| session.holders.len())
     }
 
     /// Peers that are believed to hold what the session wants, and how many were asked at all.
@@ -229,7 +215,8 @@ impl Schedule {
             let wanted = self.wants.get(hash).map_or(&[][..], |wanted| &wanted.sessions);
             for (id, session) in &mut self.sessions {
                 // Another peer may have delivered by now what was searched for: this one is a holder all the same.
-                let concerns = session.probe == Some(*hash) || wanted.contains(id);
+                let root = session.root.filter(|root| root.hash() == hash);
+                let concerns = root.is_some() || session.probe == Some(*hash) || wanted.contains(id);
                 if concerns && !session.holders.contains(&peer) {
                     session.holders.push(peer);
                     session.queue.append(&mut session.unheld);
@@ -269,9 +256,9 @@ impl Schedule {
         if let Some(source) = source {
             source.delivered(block, asked.as_ref(), now);
         }
-        for other in wanted.asked.iter().filter(|other| **other != peer) {
+        for other in wanted.told.iter().filter(|other| **other != peer) {
             if let Some(source) = self.sources.get_mut(other) {
-                source.cancel(&hash);
+                source.cancel(wanted.cid);
             }
         }
         if let Some(session) = wanted.queued.and_then(|id| self.sessions.get_mut(&id)) {
@@ -387,7 +374,7 @@ impl Schedule {
                         source.ask(cid, now);
                         *under_way += source.block_bytes;
                     }
-                    wanted.asked.push(peer);
+                    wanted.ask(peer);
                     wanted.late = false;
                     if wanted.asked.len() >= wanted.copies {
                         wanted.queued = None;
@@ -459,12 +446,15 @@ impl Schedule {
         }
     }
 
-    /// Asks peers whether they have the first block of each session that nobody is known to have, or to deliver.
+    /// Asks peers whether they have the first block of each session that nobody is known to have, or to deliver; all
+    /// others, once, whether they have its root. Who says so later, when the root has come there, too, is fetching the
+    /// same file, and has blocks to give.
     fn search(&mut self, now: Instant) {
         for session in self.sessions.values_mut() {
             let unheld = session.unheld.values().next().and_then(|hash| self.wants.get(hash));
-            let Some(cid) = unheld.map(|wanted| wanted.cid).or(session.stuck) else { continue };
-            if session.last_seek.is_none_or(|at| now.duration_since(at) >= SEEK_INTERVAL) {
+            let missing = unheld.map(|wanted| wanted.cid).or(session.stuck);
+            let Some(cid) = missing.or(session.root) else { continue };
+            if missing.is_some() && session.last_seek.is_none_or(|at| now.duration_since(at) >= SEEK_INTERVAL) {
                 session.last_seek = Some(now);
                 session.probes = 0;
                 self.actions.push(Action::Seek(cid));
@@ -477,6 +467,9 @@ impl Schedule {
             for (peer, source) in &mut self.sources {
                 if session.probes == MAX_PROBES {
                     break;
+                }
+                if missing.is_none() && session.holders.contains(peer) {
+                    continue;
                 }
                 if !source.is_given_up(now) && session.probed.insert(*peer) {
                     session.probes += 1;

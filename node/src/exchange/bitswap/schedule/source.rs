@@ -196,9 +196,10 @@ impl Source {
         asked
     }
 
-    /// A block is no longer wanted from it.
-    pub(super) fn cancel(&mut self, hash: &Hash) {
-        let Some(Asked { cid, .. }) = self.release(hash) else { return };
+    /// A block that it was told of is no longer wanted from it.
+    pub(super) fn cancel(&mut self, cid: Cid) {
+        let hash = cid.hash();
+        let cid = self.release(hash).map_or(cid, |asked| asked.cid);
         // A want that was not sent yet is taken back without a word.
         let before = self.outbox.len();
         self.outbox.retain(|want| want.cid != cid || want.cancel || want.have_only);

@@ -525,6 +525,55 @@ fn a_new_session_asks_whoever_delivered_before_without_a_search() {
     assert!(bench.probed(&peers[1]).is_empty());
 }
 
+/// Three hosts that pull a file from a fourth used to ask nobody but that one: each knew a peer that had delivered before,
+/// so none ever asked the others.
+#[test]
+fn who_fetches_the_same_file_is_a_holder_once_it_has_the_root() {
+    let (peers, leaves) = (peers(2), blocks(32));
+    let root = Block::dag_pb(Bytes::from_static(b"a root"));
+    let mut bench = Bench::new(&peers);
+    bench.prove(&peers[..1]);
+    bench.schedule.take_outbox(&peers[1]);
+    bench.session = bench.open();
+    bench.want(std::slice::from_ref(&root));
+    assert_eq!(bench.asked(&peers[0]), [*root.cid()]);
+    assert_eq!(bench.probed(&peers[1]), [*root.cid()]);
+    bench.have(peers[1], &root, false);
+    bench.deliver(peers[0], &root);
+    bench.want(&leaves[..1]);
+    assert_eq!(bench.schedule.holders(bench.session), 1);
+    bench.have(peers[1], &root, true);
+    assert_eq!(bench.schedule.holders(bench.session), 2);
+    bench.want(&leaves[1..]);
+    assert_eq!(bench.asked(&peers[1]).len(), 1);
+}
+
+/// A peer that does not have a block keeps the want, and would send what another has sent meanwhile.
+#[test]
+fn a_want_that_was_denied_is_taken_back_once_another_has_delivered() {
+    let (peers, blocks) = (peers(2), blocks(2));
+    let cancelled = |bench: &mut Bench, peer| {
+        let wants = bench.schedule.take_outbox(peer).into_iter().filter(|want| want.cancel);
+        wants.map(|want| want.cid).collect::<Vec<_>>()
+    };
+    let mut bench = Bench::new(&peers);
+    bench.want(&blocks);
+    bench.have(peers[0], &blocks[0], true);
+    assert_eq!(bench.asked(&peers[0]).len(), 2);
+    for block in &blocks {
+        bench.have(peers[0], block, false);
+    }
+    bench.have(peers[1], &blocks[0], true);
+    assert_eq!(bench.asked(&peers[1]).len(), 2);
+    bench.deliver(peers[1], &blocks[0]);
+    assert_eq!(cancelled(&mut bench, &peers[0]), [*blocks[0].cid()]);
+    // The same when nobody waits for it any more.
+    bench.schedule.close_session(bench.session, bench.now);
+    assert_eq!(cancelled(&mut bench, &peers[0]), [*blocks[1].cid()]);
+    // What is on its way already is no offence.
+    assert_eq!(bench.deliver(peers[0], &blocks[1]), Arrival::Duplicate);
+}
+
 /// A search asks so many peers at a time. In a network of three times as many, each must have its turn.
 #[test]
 fn every_peer_is_searched_however_many_there_are() {

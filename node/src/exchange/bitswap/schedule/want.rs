@@ -22,12 +22,30 @@ pub(super) struct Wanted {
     pub(super) sessions: Vec<SessionId>,
     pub(super) asked: Vec<PeerId>,
     pub(super) denied: Vec<Denial>,
+    /// All who were asked, those that denied it included: they send it when they have it, unless it is taken back.
+    pub(super) told: Vec<PeerId>,
     /// The session that has it in a queue, if it is to be asked of anybody (else).
     pub(super) queued: Option<SessionId>,
     /// Peers to have been asked before it leaves the queue.
     pub(super) copies: usize,
     /// All who were asked are late.
     pub(super) late: bool,
+}
+
+impl Wanted {
+    pub(super) fn new(cid: Cid, order: u64, session: SessionId, copies: usize) -> Self {
+        let (sessions, asked, denied, told) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { cid, order, sessions, asked, denied, told, queued: Some(session), copies, late: false }
+    }
+
+    /// A peer is asked for it.
+    pub(super) fn ask(&mut self, peer: PeerId) {
+        for list in [&mut self.asked, &mut self.told] {
+            if !list.contains(&peer) {
+                list.push(peer);
+            }
+        }
+    }
 }
 
 /// What one session waits for, and of whom.
@@ -39,12 +57,31 @@ pub(super) struct SessionState {
     /// All who may have it are late with it.
     pub(super) stuck: Option<Cid>,
     pub(super) holders: Vec<PeerId>,
+    /// What it wanted first, if that is more than one block.
+    pub(super) root: Option<Cid>,
     pub(super) probed: HashSet<PeerId>,
     pub(super) probes: usize,
     /// What was searched for last.
     pub(super) probe: Option<Hash>,
     pub(super) blocks: mpsc::UnboundedSender<Block>,
     pub(super) last_seek: Option<Instant>,
+}
+
+impl SessionState {
+    pub(super) fn new(blocks: mpsc::UnboundedSender<Block>, holders: Vec<PeerId>) -> Self {
+        Self {
+            queue: BTreeMap::new(),
+            unheld: BTreeMap::new(),
+            stuck: None,
+            holders,
+            root: None,
+            probed: HashSet::new(),
+            probes: 0,
+            probe: None,
+            blocks,
+            last_seek: None,
+        }
+    }
 }
 
 /// What is to be done about a want that may be asked of somebody.
