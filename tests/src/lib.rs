@@ -8,5 +8,6 @@ pub mod debian;
 pub mod image;
 pub mod netns;
 pub mod parsers;
+pub mod peers;
 pub mod program;
 pub mod repository;

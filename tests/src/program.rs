@@ -207,7 +207,7 @@ pub fn tool(test: &str, name: &str) -> bool {
 }
 
 #[expect(clippy::print_stderr, reason = "a test that is skipped says so where the person who runs it looks")]
-fn require(test: &str, here: bool, what: &str) -> bool {
+pub(crate) fn require(test: &str, here: bool, what: &str) -> bool {
     if !here {
         assert!(std::env::var_os("CI").is_none(), "{test} needs {what}, and CI skips nothing");
         eprintln!("SKIPPED {test}: it needs {what}");
