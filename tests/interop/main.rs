@@ -2,4 +2,5 @@
 //!
 //! Every test is named `interop_`; one whose program is not here is skipped, loudly, and fails in CI.
 
+mod archives;
 mod kubo;

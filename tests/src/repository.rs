@@ -84,7 +84,15 @@ impl Repository {
     /// # Panics
     /// When it cannot be saved.
     pub fn saved(&self, image: &str) -> Vec<u8> {
-        let output = self.offline(&["save", "--format", "oci-archive", image]).output().expect("it starts");
+        self.saved_as(image, "oci-archive")
+    }
+
+    /// As [`Repository::saved`], as an archive of a kind, `docker-archive` for instance.
+    ///
+    /// # Panics
+    /// When it cannot be saved.
+    pub fn saved_as(&self, image: &str, format: &str) -> Vec<u8> {
+        let output = self.offline(&["save", "--format", format, image]).output().expect("it starts");
         assert!(output.status.success(), "{image}: {}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     }

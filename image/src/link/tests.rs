@@ -181,6 +181,9 @@ async fn docker_archives_give_the_cids_of_nerdctl() {
         ("docker20-three", "twice:2", "bafkreibrwaxotl3dhnkwtzrjrrndbytr3bcrojkzpw74xzm4tpezwn2zha"),
         ("skopeo-docker", "localhost/esz:plain", PLAIN),
         ("ctr", "localhost/esz:plain", PLAIN),
+        ("docker26-three", "three/one:1", "bafkreibgp77qxewro6h43k4nyriwngdznpnio7xbn4ja22iczvxlmzt2eu"),
+        ("docker26-three", "three/one:latest", "bafkreic2fcxmmnuxqjoiyxhjfnjo2wbijfkzk3rdgozeky7df27tnx67b4"),
+        ("docker26-three", "localhost:5000/three/two:x", "bafkreiaqvpswez3qhz7mxbobjvhk2w3eoiiwraly5paiybklorivzfypba"),
     ] {
         let spool = tempfile::tempdir().expect("temporary directory");
         let location = format!("docker-archive:{}", data(&format!("archives/{name}.tar.gz")).display());

@@ -59,6 +59,7 @@ fn check_whole(source: &dyn Source, wanted: Option<&str>) -> Manifest {
 }
 
 const DIFF_ID: &str = "sha256:3af8db84ac5de645d0f6bfae576514d3d2fa9e59d64773fdd282e777667667bc";
+const DOCKER26_LAYER: &str = "sha256:9a2073dfeb7572c256a03ea7592408ed6b2b34d5a4f654b47c5bbb49d3d16f45";
 const GZIPPED: &str = "sha256:ed9b6ce5a4dfd0b136bbbb6c9d3f3b7da899be1dc0640b46e3e11c0bf38273f2";
 
 #[test]
@@ -79,6 +80,8 @@ fn what_other_tools_write_is_read() {
         ("skopeo-oci", Some("plain"), GZIPPED, media::LAYER_GZIP),
         ("podman-oci", Some("localhost/esz:plain"), GZIPPED, media::LAYER_GZIP),
         ("docker20-three", Some("localhost/esz:plain"), DIFF_ID, media::LAYER),
+        ("docker26-three", Some("three/one:1"), DOCKER26_LAYER, media::LAYER),
+        ("docker26-three", Some("localhost:5000/three/two:x"), DOCKER26_LAYER, media::LAYER),
         ("ctr", Some("localhost/esz:plain"), DIFF_ID, "application/vnd.docker.image.rootfs.diff.tar"),
         ("ctr", Some("plain"), DIFF_ID, "application/vnd.docker.image.rootfs.diff.tar"),
     ] {
