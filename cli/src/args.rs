@@ -52,7 +52,9 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "DIRECTORY")]
     pub(crate) repo: Option<PathBuf>,
 
-    /// Which peers to talk to, if peers are needed at all [default: lan, or what the running daemon uses]
+    /// Which peers to talk to, if any are needed [default: the running daemon's, else lan]
+    ///
+    /// Where the repository has a swarm key, `private` is what is used instead of `lan`.
     #[arg(long, global = true, value_enum, value_name = "NETWORK")]
     pub(crate) network: Option<Network>,
 
@@ -60,11 +62,19 @@ pub(crate) struct Global {
     #[arg(long, global = true, conflicts_with = "network")]
     pub(crate) offline: bool,
 
+    /// Key of the private network to enter [default: swarm.key in the repository]
+    ///
+    /// In the form that Kubo uses; implies `--network private`. With LIBP2P_FORCE_PNET=1 no other network is entered.
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "offline")]
+    pub(crate) swarm_key: Option<PathBuf>,
+
     /// Connect to this peer, `/ip4/192.0.2.7/tcp/4001` for instance; may be repeated
     #[arg(long = "peer", global = true, value_name = "MULTIADDR", value_parser = address, action = ArgAction::Append)]
     pub(crate) peers: Vec<String>,
 
     /// Listen here, `/ip4/0.0.0.0/tcp/4001` for instance; may be repeated
+    ///
+    /// `/ip4/0.0.0.0/udp/4001/quic-v1` is QUIC, which a private network cannot have.
     #[arg(long, global = true, value_name = "MULTIADDR", value_parser = address, action = ArgAction::Append)]
     pub(crate) listen: Vec<String>,
 
@@ -98,7 +108,7 @@ pub(crate) struct Global {
 pub(crate) enum Network {
     /// Peers on this host's own links, found by mDNS or named with `--peer`
     Lan,
-    /// Those who hold the repository's swarm key (`shipfs key gen`), named with `--peer`
+    /// Those who hold the swarm key (`shipfs key gen`), named with `--peer`
     Private,
     /// Nobody: no network socket is opened
     Offline,
@@ -151,6 +161,8 @@ impl Global {
             listen: self.listen.clone(),
             mdns: (self.mdns || self.no_mdns).then_some(self.mdns),
             patience: self.timeout,
+            swarm_key: self.swarm_key.clone(),
+            private_only: false,
         }
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) colour: bool,
     /// Whether stdout is a terminal, which is no place for an archive.
     pub(crate) stdout_is_terminal: bool,
+    /// Whether no network may be entered but a private one: `LIBP2P_FORCE_PNET=1`, which every libp2p node heeds.
+    pub(crate) private_only: bool,
     /// Where to tell systemd that the daemon is ready.
     pub(crate) notify_socket: Option<OsString>,
     /// Which parts of the program say how much, in tracing's words.
@@ -51,6 +53,7 @@ impl Config {
             is_interactive: is_terminal && !is_dumb,
             colour: colour(is_terminal && !is_dumb, &|name| set(name)),
             stdout_is_terminal: std::io::stdout().is_terminal(),
+            private_only: set("LIBP2P_FORCE_PNET").is_some_and(|value| value == "1"),
             notify_socket: set("NOTIFY_SOCKET"),
             log: set("SHIPFS_LOG").and_then(|text| text.into_string().ok()).unwrap_or_else(|| level(global.verbose)),
         })

@@ -70,7 +70,9 @@ pub(crate) fn run(args: Args) -> Outcome {
 }
 
 async fn carry_out(args: Args, config: Config, output: Output) -> Outcome {
-    let options = args.global.options();
+    let mut options = args.global.options();
+    options.anchor(&config.directory);
+    options.private_only = config.private_only;
     let stop = Stop::listen().map_err(|error| Failure::from_error(FailureKind::Other, &error))?;
     let repository = NodeRepository { directory: config.repository.clone(), options: options.clone() };
     let session = Session::new(repository);

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// second, a peer that pauses for a garbage collection some seconds.
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Bytes of a swarm key.
+pub const SWARM_KEY_BYTES: usize = 32;
+
 /// Everything a node needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -91,6 +94,11 @@ pub enum Network {
 }
 
 impl Network {
+    /// The private network of a key that was read from somewhere.
+    pub fn private(key: [u8; SWARM_KEY_BYTES]) -> Self {
+        Self::Private(PreSharedKey::new(key))
+    }
+
     /// `offline`, `lan` or `private`.
     pub fn name(&self) -> &'static str {
         match self {

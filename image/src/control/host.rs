@@ -15,7 +15,7 @@ use shipfs_node::{
 };
 
 use super::{
-    Collected, Failure, Holder, Identity, Options, Order, Reply, Repository, Request, Role,
+    Collected, Failure, FailureKind, Holder, Identity, Options, Order, Reply, Repository, Request, Role,
     explain::explain,
     images::Images,
     inspect::inspect,
@@ -49,11 +49,14 @@ impl Repository for NodeRepository {
     }
 
     async fn open(&self, role: Role) -> Result<Option<Host>, Failure> {
-        let (mut network, _) = chosen(&self.options, &NetworkConfig::lan(), &self.directory)?;
-        if role == Role::Command && network.network == Network::Offline {
+        let network = match chosen(&self.options, None, &self.directory) {
             // Its own verb asks nobody; those of other processes may.
-            network = NetworkConfig::lan();
-        }
+            Ok((network, _)) if role == Role::Command && network.network == Network::Offline => NetworkConfig::lan(),
+            Ok((network, _)) => network,
+            // A verb that asks nobody needs no swarm key; one that does is refused when it does.
+            Err(failure) if role == Role::Command && failure.kind == FailureKind::Network => NetworkConfig::offline(),
+            Err(failure) => return Err(failure),
+        };
         let patience = self.options.patience.unwrap_or(DEFAULT_PATIENCE);
         let config = Config { repository: self.directory.clone(), network, patience };
         match Node::start(config).await {
@@ -101,11 +104,11 @@ impl Host {
         // A daemon's network was chosen by whoever started it; that of another command is an accident, but for as long as
         // it is joined no other can be.
         let default = match running {
-            Some(running) => running.config().clone(),
-            None if self.role == Role::Daemon => own.clone(),
-            None => NetworkConfig::lan(),
+            Some(running) => Some(running.config().clone()),
+            None if self.role == Role::Daemon => Some(own.clone()),
+            None => None,
         };
-        let (network, warning) = chosen(options, &default, &self.node.config().repository)?;
+        let (network, warning) = chosen(options, default.as_ref(), &self.node.config().repository)?;
         warning.into_iter().for_each(|text| events.emit(Event::Warning(text)));
         Ok(network)
     }
@@ -133,8 +136,11 @@ impl Host {
 
     async fn about_images(&self, order: Order, events: &dyn EventSink) -> Result<Reply, Failure> {
         let Order { request, options, stream } = order;
-        let network = self.network(self.node.net().await, &options, events)?;
-        let asks = matches!(request, Request::Pull(_)) && network.network != Network::Offline;
+        let network = match request {
+            Request::Pull(_) => self.network(self.node.net().await, &options, events)?,
+            _ => NetworkConfig::offline(),
+        };
+        let asks = network.network != Network::Offline;
         let embedded = EmbeddedBlobs::new(self.node.clone());
         let blobs: Box<dyn Blobs> = if asks {
             online::enter(&self.node, &network).await?;
@@ -169,7 +175,7 @@ impl Host {
                 let image = images.resolve(&image).await?;
                 inspect(&*blobs, &image).await
             }
-            other => Err(Failure::new(super::FailureKind::Other, format!("{other:?} is not about images"))),
+            other => Err(Failure::new(FailureKind::Other, format!("{other:?} is not about images"))),
         }
     }
 

@@ -6,7 +6,10 @@ use std::path::Path;
 
 use shipfs_node::config::{Network, NetworkConfig};
 
-use super::{Failure, FailureKind, NetworkChoice, Options, Role, swarm_key::private_network};
+use super::{
+    Failure, FailureKind, NetworkChoice, Options, Role,
+    swarm_key::{SWARM_KEY_FILE, private_network},
+};
 use crate::oci::Platforms;
 
 /// Where a daemon listens unless told otherwise: the port that IPFS nodes have.
@@ -43,21 +46,15 @@ fn addresses(texts: &[String]) -> Result<NetworkConfig, Failure> {
     Ok(config)
 }
 
-/// The network a user chose, with the addresses they named. `default` is used when they named none.
+/// The network a user chose, with the addresses they named. When they named none it is `default`; without that, the
+/// private one where the repository has a swarm key, since nobody who has a key wants to be seen by others, else the
+/// local one.
 pub(super) fn chosen(
     options: &Options,
-    default: &NetworkConfig,
+    default: Option<&NetworkConfig>,
     repository: &Path,
 ) -> Result<(NetworkConfig, Option<String>), Failure> {
-    let (mut config, warning) = match options.network {
-        None => (NetworkConfig { listen: Vec::new(), peers: Vec::new(), ..default.clone() }, None),
-        Some(NetworkChoice::Offline) => (NetworkConfig::offline(), None),
-        Some(NetworkChoice::Lan) => (NetworkConfig::lan(), None),
-        Some(NetworkChoice::Private) => {
-            let (network, warning) = private_network(repository)?;
-            (NetworkConfig { network, ..NetworkConfig::offline() }, warning)
-        }
-    };
+    let (mut config, warning) = entered(options, default, &repository.join(SWARM_KEY_FILE))?;
     config.listen = addresses(&options.listen)?.listen;
     config.peers = addresses(&options.peers)?.listen;
     if let Some(mdns) = options.mdns {
@@ -68,6 +65,44 @@ pub(super) fn chosen(
         return Err(Failure::new(FailureKind::Usage, message));
     }
     Ok((config, warning))
+}
+
+/// The network, without addresses. `key` is the repository's, if it has one.
+fn entered(
+    options: &Options,
+    default: Option<&NetworkConfig>,
+    key: &Path,
+) -> Result<(NetworkConfig, Option<String>), Failure> {
+    let open = |network: &str| {
+        let message = format!("a private network is demanded, but the network is `{network}`");
+        Err(Failure::new(FailureKind::Usage, message).hint("--swarm-key FILE and LIBP2P_FORCE_PNET=1 demand one"))
+    };
+    let private = |key: &Path| {
+        let (network, warning) = private_network(key)?;
+        Ok((NetworkConfig { network, ..NetworkConfig::offline() }, warning))
+    };
+    let unaddressed =
+        |config: &NetworkConfig| NetworkConfig { listen: Vec::new(), peers: Vec::new(), ..config.clone() };
+    let is_private = |config: &&NetworkConfig| matches!(config.network, Network::Private(_));
+    match (options.network, &options.swarm_key) {
+        (Some(NetworkChoice::Offline), Some(_)) => open("offline"),
+        (Some(NetworkChoice::Offline), None) => Ok((NetworkConfig::offline(), None)),
+        (Some(NetworkChoice::Lan), Some(_)) => open("lan"),
+        (Some(NetworkChoice::Lan), None) if options.private_only => open("lan"),
+        (Some(NetworkChoice::Lan), None) => Ok((NetworkConfig::lan(), None)),
+        (_, Some(key)) => private(key),
+        // Whoever is in a private network already may have its key from elsewhere.
+        (Some(NetworkChoice::Private), None) if !key.exists() && default.is_some_and(|own| is_private(&own)) => {
+            Ok((default.map(unaddressed).unwrap_or_else(NetworkConfig::offline), None))
+        }
+        (Some(NetworkChoice::Private), None) => private(key),
+        (None, None) => match default {
+            Some(default) if default.network == Network::Lan && options.private_only => open("lan"),
+            Some(default) => Ok((unaddressed(default), None)),
+            None if options.private_only || key.exists() => private(key),
+            None => Ok((NetworkConfig::lan(), None)),
+        },
+    }
 }
 
 /// Where a process that serves listens when the user did not say; each address, the first of which must work.
@@ -86,8 +121,7 @@ mod tests {
     #[test]
     fn what_is_not_said_comes_from_the_default() {
         let directory = tempfile::tempdir().expect("a directory");
-        let chosen =
-            |options: Options| chosen(&options, &NetworkConfig::lan(), directory.path()).map(|(config, _)| config);
+        let chosen = |options: Options| chosen(&options, None, directory.path()).map(|(config, _)| config);
         let peer = "/ip4/127.0.0.1/tcp/4001".to_owned();
         let config = chosen(Options { peers: vec![peer.clone()], ..Options::default() }).expect("lan");
         assert_eq!((config.network.name(), config.mdns, config.peers.len()), ("lan", true, 1));

@@ -141,6 +141,21 @@ pub struct Options {
     pub mdns: Option<bool>,
     /// How long to wait for a peer while nothing arrives.
     pub patience: Option<Duration>,
+    /// The file of the private network's key, absolute; when absent, the repository's.
+    #[serde(default)]
+    pub swarm_key: Option<PathBuf>,
+    /// Whether no network may be entered but a private one.
+    #[serde(default)]
+    pub private_only: bool,
+}
+
+impl Options {
+    /// Makes every path absolute, as seen from `directory`.
+    pub fn anchor(&mut self, directory: &Path) {
+        if let Some(path) = &mut self.swarm_key {
+            *path = anchored(directory, path);
+        }
+    }
 }
 
 /// A network by name.

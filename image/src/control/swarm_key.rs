@@ -5,6 +5,8 @@
 //! /base16/
 //! 64 hexadecimal digits
 //! ```
+//! The second line may also be `/base64/`, or `/bin/` before the 32 bytes themselves; the first two may end in `\r\n`,
+//! and what follows the key is not looked at. Such files are read as Kubo reads them; the form above is written.
 //! Imports the node's configuration. The key is in no message.
 
 use std::{
@@ -14,8 +16,9 @@ use std::{
     path::Path,
 };
 
+use base64::Engine as _;
 use rustix::fs::{CWD, RenameFlags};
-use shipfs_node::config::Network;
+use shipfs_node::config::{Network, SWARM_KEY_BYTES};
 
 use super::{Failure, FailureKind};
 
@@ -23,15 +26,13 @@ use super::{Failure, FailureKind};
 pub const SWARM_KEY_FILE: &str = "swarm.key";
 /// Longest file that is read, in bytes: three short lines.
 const MAX_KEY_BYTES: u64 = 1 << 10;
-/// Bytes of a key.
-const KEY_BYTES: usize = 32;
 
 /// A new key, as the file's text.
 ///
 /// # Errors
 /// When the system has no random bytes.
 pub fn generate_swarm_key() -> Result<String, Failure> {
-    let mut key = [0; KEY_BYTES];
+    let mut key = [0; SWARM_KEY_BYTES];
     File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut key)).map_err(|error| {
         Failure::from_error(FailureKind::Other, &error).while_doing("cannot get random bytes for a key")
     })?;
@@ -66,29 +67,60 @@ pub fn write_swarm_key(path: &Path, key: &str) -> Result<(), Failure> {
     })
 }
 
-/// The private network of the key in `repository`, and what is to be said about the file, if anything.
-pub(super) fn private_network(repository: &Path) -> Result<(Network, Option<String>), Failure> {
-    let path = repository.join(SWARM_KEY_FILE);
+/// The private network of the key in a file, and what is to be said about the file, if anything.
+pub(super) fn private_network(path: &Path) -> Result<(Network, Option<String>), Failure> {
     let shown = path.display();
     let read = || {
-        let file = File::open(&path)?;
+        let file = File::open(path)?;
         let mode = file.metadata()?.mode();
-        let mut text = String::new();
-        file.take(MAX_KEY_BYTES).read_to_string(&mut text)?;
-        Ok((mode, text))
+        let mut bytes = Vec::new();
+        file.take(MAX_KEY_BYTES).read_to_end(&mut bytes)?;
+        Ok((mode, bytes))
     };
-    let (mode, text) = read().map_err(|error: io::Error| {
+    let (mode, bytes) = read().map_err(|error: io::Error| {
         Failure::from_error(FailureKind::Network, &error)
             .while_doing(format!("cannot read the swarm key `{shown}`"))
             .hint("`shipfs key gen` makes one; all nodes of a private network need the same")
     })?;
-    let key = text.trim().parse().map_err(|_| {
+    let key = decode(&bytes).ok_or_else(|| {
         Failure::new(FailureKind::Network, format!("`{shown}` holds no swarm key"))
             .hint("expected three lines: /key/swarm/psk/1.0.0/, /base16/ and 64 hexadecimal digits")
     })?;
     let open = mode & 0o077 != 0;
     let warning = open.then(|| format!("others on this host can read the swarm key `{shown}`: chmod 600 it"));
-    Ok((Network::Private(key), warning))
+    Ok((Network::private(key), warning))
+}
+
+/// The key in the bytes of a file.
+fn decode(bytes: &[u8]) -> Option<[u8; SWARM_KEY_BYTES]> {
+    let (form, rest) = line(bytes)?;
+    let (encoding, rest) = line(rest)?;
+    if form != b"/key/swarm/psk/1.0.0/" {
+        return None;
+    }
+    let key = match encoding {
+        b"/base16/" => {
+            let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+            let pairs = rest.get(..2 * SWARM_KEY_BYTES)?.chunks_exact(2);
+            pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect::<Option<Vec<_>>>()?
+        }
+        b"/base64/" => {
+            let symbols = rest.iter().copied().filter(|symbol| !matches!(symbol, b'\r' | b'\n'));
+            // Groups of four, of which the last may be padded.
+            let symbols: Vec<_> = symbols.take(SWARM_KEY_BYTES.div_ceil(3) * 4).collect();
+            base64::engine::general_purpose::STANDARD.decode(symbols).ok()?
+        }
+        b"/bin/" => rest.to_vec(),
+        _ => return None,
+    };
+    key.get(..SWARM_KEY_BYTES)?.try_into().ok()
+}
+
+/// The first line, without its end, and what follows it.
+fn line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let line = &bytes[..end];
+    Some((line.strip_suffix(b"\r").unwrap_or(line), &bytes[end + 1..]))
 }
 
 #[cfg(test)]
@@ -103,7 +135,7 @@ mod tests {
         assert_ne!(key, generate_swarm_key().expect("random bytes"));
         write_swarm_key(&path, &key).expect("writes");
         assert_eq!(std::fs::metadata(&path).expect("is there").mode() & 0o777, 0o600);
-        let (network, warning) = private_network(&directory.path().join("new")).expect("reads");
+        let (network, warning) = private_network(&path).expect("reads");
         assert_eq!((network.name(), warning), ("private", None));
         let secret = key.lines().last().expect("three lines");
         assert!(!format!("{network:?}").contains(secret));
@@ -115,15 +147,52 @@ mod tests {
     #[test]
     fn c12_a_key_that_others_can_read_is_warned_of_and_a_bad_one_is_refused() {
         let directory = tempfile::tempdir().expect("a directory");
-        assert!(private_network(directory.path()).expect_err("there is none").hint.is_some());
         let path = directory.path().join(SWARM_KEY_FILE);
+        assert!(private_network(&path).expect_err("there is none").hint.is_some());
         for bad in ["", "/key/swarm/psk/1.0.0/\n/base16/\nabc\n", "0123"] {
             std::fs::write(&path, bad).expect("writes");
-            let failure = private_network(directory.path()).expect_err(bad);
+            let failure = private_network(&path).expect_err(bad);
             assert!(failure.message.contains("holds no swarm key"), "{failure}");
         }
         std::fs::write(&path, generate_swarm_key().expect("random bytes")).expect("writes");
-        let (_, warning) = private_network(directory.path()).expect("reads");
+        let (_, warning) = private_network(&path).expect("reads");
         assert!(warning.is_some_and(|text| text.contains("chmod 600")));
+    }
+
+    #[test]
+    fn c12_a_key_is_read_as_kubo_reads_it() {
+        let key: [u8; SWARM_KEY_BYTES] = std::array::from_fn(|at| u8::try_from(at * 7 + 3).expect("small"));
+        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        let base64 = base64::engine::general_purpose::STANDARD.encode(key);
+        let longer = base64::engine::general_purpose::STANDARD.encode([&key[..], &[9; 7]].concat());
+        let head = "/key/swarm/psk/1.0.0/\n";
+        let binary = |head: &str| [head.as_bytes(), &key, b"\nmore"].concat();
+        let same: [Vec<u8>; 9] = [
+            format!("{head}/base16/\n{hex}").into(),
+            format!("{head}/base16/\n{}\n", hex.to_uppercase()).into(),
+            format!("{head}/base16/\r\n{hex}00ff and more\n").into(),
+            format!("/key/swarm/psk/1.0.0/\r\n/base64/\r\n{base64}\r\n").into(),
+            format!("{head}/base64/\n{}\n{}", &base64[..10], &base64[10..]).into(),
+            format!("{head}/base64/\n{longer}").into(),
+            format!("{head}/base64/\n{base64}\nmore").into(),
+            binary(&format!("{head}/bin/\n")),
+            binary("/key/swarm/psk/1.0.0/\r\n/bin/\r\n"),
+        ];
+        for file in same {
+            assert_eq!(decode(&file), Some(key), "{}", String::from_utf8_lossy(&file));
+        }
+        let bad = [
+            format!("{head}/base16/\n{}", &hex[1..]),
+            format!("{head}/base16/\n {hex}"),
+            format!("{head}/base64/\n{}", base64.trim_end_matches('=')),
+            format!("{head}/base64/\n{}", &base64[4..]),
+            format!("{head}/base32/\n{hex}"),
+            format!("{head}/bin/\nshort"),
+            format!("/key/swarm/psk/2.0.0/\n/base16/\n{hex}"),
+            hex.clone(),
+        ];
+        for file in bad {
+            assert_eq!(decode(file.as_bytes()), None, "{file}");
+        }
     }
 }

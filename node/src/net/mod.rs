@@ -15,6 +15,7 @@ mod joined;
 mod known;
 mod listening;
 mod muxer;
+mod quic;
 mod tls;
 pub mod transport;
 
@@ -132,12 +133,7 @@ impl Net {
             Network::Lan => (Gate::on_link(), None),
             Network::Private(key) => (Gate::Open, Some(*key)),
         };
-        if key.is_some() {
-            let carried = |address: &&Multiaddr| !is_tcp(address);
-            if let Some(address) = config.listen.iter().chain(&config.peers).find(carried) {
-                return Err(NetError::NotPrivate { address: address.clone() });
-            }
-        }
+        config.listen.iter().chain(&config.peers).try_for_each(|address| suits(&config.network, address))?;
         for address in &config.peers {
             gate.check(address)
                 .map_err(|refused| NetError::Dial { address: address.clone(), reason: refused.to_string() })?;
@@ -181,8 +177,9 @@ impl Net {
     /// Listens on one more address; returns once it is bound, on every interface if it stands for all of them.
     ///
     /// # Errors
-    /// [`NetError::Listen`].
+    /// [`NetError::Listen`], [`NetError::NotPrivate`].
     pub async fn listen(&self, address: Multiaddr) -> Result<(), NetError> {
+        suits(&self.config.network, &address)?;
         self.ask(|reply| Command::Listen(address, reply)).await?
     }
 
@@ -197,7 +194,11 @@ impl Net {
     }
 
     /// Connects to a peer and waits until that is done. Dropping the future does not stop the attempt.
+    ///
+    /// # Errors
+    /// [`NetError::Dial`], [`NetError::NotPrivate`].
     pub async fn connect(&self, address: Multiaddr) -> Result<PeerId, NetError> {
+        suits(&self.config.network, &address)?;
         self.ask(|reply| Command::Connect(address, reply)).await?
     }
 
@@ -218,6 +219,15 @@ fn peer_in(address: &Multiaddr) -> Option<PeerId> {
     match address.iter().last() {
         Some(libp2p::multiaddr::Protocol::P2p(peer)) => Some(peer),
         _ => None,
+    }
+}
+
+/// Whether an address can be used in a network: a private one has no other transport than TCP, so that nothing goes
+/// around its key.
+fn suits(network: &Network, address: &Multiaddr) -> Result<(), NetError> {
+    match network {
+        Network::Private(_) if !is_tcp(address) => Err(NetError::NotPrivate { address: address.clone() }),
+        _ => Ok(()),
     }
 }
 

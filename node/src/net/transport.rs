@@ -1,4 +1,5 @@
-//! The stack under every connection: gate, TCP, private-network cipher, security, muxer.
+//! The stack under every connection: gate, TCP, private-network cipher, security, muxer; beside it QUIC, which has all of
+//! that inside, and can have no swarm key.
 //!
 //! TLS before Noise (it is faster, and every libp2p speaks both); a read buffer under the cipher, since rustls reads
 //! at most 4 KiB at a time (31 000 system calls for 256 MiB, 4 300 with it); joined writes above it.
@@ -6,6 +7,7 @@
 use super::gate::{Gate, Gated};
 use super::joined::Join;
 use super::muxer::Yamux;
+use super::quic;
 use super::tls::{Tls, TlsError};
 use crate::config::Security;
 use futures::future::{BoxFuture, Either};
@@ -41,7 +43,7 @@ pub enum TransportSetupError {
     Resolver(#[source] io::Error),
 }
 
-/// Builds the stack. Names are resolved only with `names`; an on-link gate refuses them anyway.
+/// Builds the stack. Names are resolved only with `names`, before the gate looks at what they stand for.
 pub(super) fn build(
     identity: &Keypair,
     key: Option<PreSharedKey>,
@@ -54,30 +56,19 @@ pub(super) fn build(
         tls: Tls::new(identity)?,
         noise: noise::Config::new(identity).map_err(TransportSetupError::Noise)?,
     };
-    let tcp = Gated::new(tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)), gate);
-    if names {
-        let named = libp2p::dns::tokio::Transport::system(tcp).map_err(TransportSetupError::Resolver)?;
-        Ok(protect(named, key, secure))
-    } else {
-        Ok(protect(tcp, key, secure))
-    }
-}
-
-fn protect<T, C>(transport: T, key: Option<PreSharedKey>, secure: Secure) -> Boxed<(PeerId, StreamMuxerBox)>
-where
-    T: Transport<Output = C> + Send + Unpin + 'static,
-    T::Error: Send + Sync + 'static,
-    T::Dial: Send + 'static,
-    T::ListenerUpgrade: Send + 'static,
-    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    match key {
-        Some(key) => {
-            let handshake = move |socket, _| PnetConfig::new(key).handshake(socket);
-            secured(transport.and_then(handshake), secure)
+    let tcp = Gated::new(tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)), gate.clone());
+    let transport = match key {
+        Some(key) => secured(tcp.and_then(move |socket, _| PnetConfig::new(key).handshake(socket)), secure),
+        None => {
+            let either = secured(tcp, secure).or_transport(quic::build(identity, gate, HANDSHAKE_TIMEOUT));
+            either.map(|either, _| either.into_inner()).boxed()
         }
-        None => secured(transport, secure),
+    };
+    if !names {
+        return Ok(transport);
     }
+    let named = libp2p::dns::tokio::Transport::system(transport).map_err(TransportSetupError::Resolver)?;
+    Ok(named.boxed())
 }
 
 fn secured<T, C>(transport: T, secure: Secure) -> Boxed<(PeerId, StreamMuxerBox)>
