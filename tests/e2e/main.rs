@@ -5,6 +5,7 @@ mod full_disk;
 mod hosts;
 mod killed;
 mod parsers;
+mod private;
 mod quiet;
 mod readme;
 mod refusals;

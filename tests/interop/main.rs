@@ -4,3 +4,5 @@
 
 mod archives;
 mod kubo;
+mod matrix;
+mod private;

@@ -11,3 +11,4 @@ pub mod parsers;
 pub mod peers;
 pub mod program;
 pub mod repository;
+pub mod table;

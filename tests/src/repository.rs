@@ -67,7 +67,19 @@ impl Repository {
     /// # Panics
     /// When it is not ready in time.
     pub fn serve(&self) -> (Running, String) {
-        let (running, ready) = Running::start(&mut self.daemon(), "ready").expect("it serves");
+        Self::start(&mut self.daemon())
+    }
+
+    /// Starts a daemon with these options, among them where to listen; gives the last of its addresses.
+    ///
+    /// # Panics
+    /// When it is not ready in time.
+    pub fn serve_with(&self, options: &[&str]) -> (Running, String) {
+        Self::start(shipfs(&self.path).arg("--no-mdns").args(options).arg("daemon"))
+    }
+
+    fn start(daemon: &mut Command) -> (Running, String) {
+        let (running, ready) = Running::start(daemon, "ready").expect("it serves");
         (running, ready.rsplit(' ').next().expect("an address").to_owned())
     }
 

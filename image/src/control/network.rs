@@ -99,7 +99,10 @@ fn entered(
         (None, None) => match default {
             Some(default) if default.network == Network::Lan && options.private_only => open("lan"),
             Some(default) => Ok((unaddressed(default), None)),
-            None if options.private_only || key.exists() => private(key),
+            None if options.private_only => {
+                private(key).map_err(|failure| failure.while_doing("no network but a private one may be entered"))
+            }
+            None if key.exists() => private(key),
             None => Ok((NetworkConfig::lan(), None)),
         },
     }
