@@ -87,6 +87,26 @@ async fn files_of_every_shape_arrive_bit_for_bit() {
     source.shutdown().await.expect("shuts down");
 }
 
+/// A file of one block was taken to have its digest in its CID. Kubo's `--inline` makes CIDs that hold the file itself, and
+/// other hashes say nothing of its SHA2-256 either: such files counted as wrong, since nothing was hashed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_one_block_may_have_any_hash() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = Node::start(Config::offline(directory.path())).await.expect("starts");
+    let lease = node.lease();
+    let bytes = Bytes::from_static(b"small enough to lie in its name");
+    let inline = Cid::new_v1(0x55, multihash::Multihash::wrap(0, &bytes).expect("fits"));
+    let digest = sha2::Sha512::digest(&bytes);
+    let longer = Cid::new_v1(0x55, multihash::Multihash::wrap(0x13, &digest).expect("fits"));
+    node.store().put(&Block::verify(longer, bytes.clone()).expect("sound")).expect("put");
+    for cid in [inline, longer] {
+        let got = node.get(&cid, Some(expected(&bytes)), 0, &lease, &silent).await.expect("is at hand");
+        assert_eq!(std::fs::read(&got.path).expect("there"), bytes);
+        let free = node.get(&cid, None, 100, &lease, &silent).await.expect("is at hand");
+        assert_eq!(free.digest, expected(&bytes).digest);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cid_is_fetched_once_however_many_ask() {
     let (here, there) = directories();

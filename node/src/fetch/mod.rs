@@ -256,7 +256,8 @@ impl FileFetch<'_> {
     /// Lays one block of the file down and queues what it links to.
     fn accept(&self, state: &mut Receiving, block: &Block, at: &At) -> Result<(), FetchError> {
         let raw = block.cid().codec() == CODEC_RAW;
-        let single = raw && at.depth == 0;
+        // The file's digest is the block's.
+        let single = raw && at.depth == 0 && sha256_of(block.cid()).is_some();
         if !raw {
             self.store.put(block)?;
         }
