@@ -5,6 +5,7 @@
 //! a gibibyte in memory with the limit that libp2p's own wrapper sets and does not let anybody change. This is that
 //! wrapper again, with limits. Imports libp2p's traits and yamux. It never looks at data.
 
+use super::frames::Frames;
 use futures::{AsyncRead, AsyncWrite, future, ready};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
@@ -62,7 +63,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Yamux {
 
 /// A connection cut into streams.
 pub(super) struct Muxer<C> {
-    connection: Connection<C>,
+    connection: Connection<Frames<C>>,
     /// Streams that came while nobody asked for one: yamux goes on only by handing them out.
     waiting: VecDeque<Stream>,
     waker: Option<Waker>,
@@ -70,7 +71,8 @@ pub(super) struct Muxer<C> {
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
     fn new(socket: C, mode: Mode) -> Self {
-        Self { connection: Connection::new(socket, config(), mode), waiting: VecDeque::new(), waker: None }
+        let connection = Connection::new(Frames::new(socket), config(), mode);
+        Self { connection, waiting: VecDeque::new(), waker: None }
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
