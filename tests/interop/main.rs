@@ -3,6 +3,9 @@
 //! Every test is named `interop_`; one whose program is not here is skipped, loudly, and fails in CI.
 
 mod archives;
+mod helia;
 mod kubo;
 mod matrix;
+mod older;
+mod ours;
 mod private;

@@ -23,6 +23,15 @@ pub fn program(test: &str, name: &str) -> Option<PathBuf> {
     require(test, path.is_file(), &format!("`{name}` of tests/peers/setup")).then_some(path)
 }
 
+/// A script that `tests/peers/setup` put beside the packages it needs, `helia/node.mjs` for instance.
+///
+/// # Panics
+/// As [`program`].
+pub fn script(test: &str, name: &str) -> Option<PathBuf> {
+    let path = folder().join("node").join(name);
+    require(test, path.is_file(), &format!("`{name}` of tests/peers/setup")).then_some(path)
+}
+
 /// How a Kubo node is set up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KuboOptions<'a> {
