@@ -13,6 +13,7 @@ pub mod bring;
 pub mod control;
 pub mod event;
 pub mod inspect;
+pub mod layer;
 pub mod link;
 pub mod location;
 pub mod names;

@@ -12,3 +12,7 @@ mod refusals;
 mod relay;
 mod repository;
 mod tidy;
+mod unpack;
+mod unpack_limits;
+mod unpack_race;
+mod unpack_whiteouts;

@@ -3,6 +3,7 @@
 //! May import the crates under test as a user would. It never reaches the internet, and never leaves a process, a
 //! namespace or a mount behind.
 
+pub mod archives;
 pub mod crafted;
 pub mod debian;
 pub mod image;
@@ -12,3 +13,5 @@ pub mod peers;
 pub mod program;
 pub mod repository;
 pub mod table;
+pub mod tree;
+pub mod unpacking;

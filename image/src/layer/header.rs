@@ -1,0 +1,161 @@
+//! The 512 bytes in front of every entry: V7, ustar, star and GNU.
+//!
+//! Imports the errors. As strict as Go's `archive/tar`, and stricter where GNU tar would read something else.
+
+use super::failure::HeaderProblem;
+
+/// Bytes of a header, and what everything is padded to.
+pub(super) const BLOCK: usize = 512;
+
+/// A header whose checksum is right.
+pub(super) struct Header([u8; BLOCK]);
+
+/// Which fields there are beyond the first ones.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    V7,
+    Ustar,
+    Star,
+    Gnu,
+}
+
+impl Header {
+    pub(super) fn new(bytes: [u8; BLOCK]) -> Result<Self, HeaderProblem> {
+        let stored = number(&bytes[148..156], "checksum")?;
+        let field = 148..156;
+        let (mut unsigned, mut signed) = (0_i64, 0_i64);
+        for (at, byte) in bytes.iter().enumerate() {
+            let byte = if field.contains(&at) { b' ' } else { *byte };
+            unsigned += i64::from(byte);
+            // Old tars added up signed characters.
+            signed += i64::from(byte.cast_signed());
+        }
+        if stored == unsigned || stored == signed { Ok(Self(bytes)) } else { Err(HeaderProblem::Checksum) }
+    }
+
+    pub(super) fn format(&self) -> Format {
+        match (&self.0[257..265], &self.0[508..512]) {
+            (b"ustar\x0000", b"tar\0") => Format::Star,
+            (b"ustar  \0", _) => Format::Gnu,
+            ([b'u', b's', b't', b'a', b'r', 0, _, _], _) => Format::Ustar,
+            _ => Format::V7,
+        }
+    }
+
+    pub(super) fn kind(&self) -> u8 {
+        self.0[156]
+    }
+
+    /// The name, with the prefix that only some formats have.
+    pub(super) fn name(&self) -> Vec<u8> {
+        let name = text(&self.0[..100]);
+        let prefix = match self.format() {
+            Format::Ustar => text(&self.0[345..500]),
+            Format::Star => text(&self.0[345..476]),
+            Format::V7 | Format::Gnu => &[],
+        };
+        if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
+    }
+
+    pub(super) fn link(&self) -> &[u8] {
+        text(&self.0[157..257])
+    }
+
+    pub(super) fn mode(&self) -> Result<u32, HeaderProblem> {
+        let mode = number(&self.0[100..108], "mode")?;
+        u32::try_from(mode).map_err(|_| HeaderProblem::Number("mode"))
+    }
+
+    pub(super) fn user(&self) -> Result<i64, HeaderProblem> {
+        number(&self.0[108..116], "user")
+    }
+
+    pub(super) fn group(&self) -> Result<i64, HeaderProblem> {
+        number(&self.0[116..124], "group")
+    }
+
+    pub(super) fn size(&self) -> Result<u64, HeaderProblem> {
+        length(&self.0[124..136], "size")
+    }
+
+    pub(super) fn modified(&self) -> Result<i64, HeaderProblem> {
+        number(&self.0[136..148], "time")
+    }
+
+    /// Major and minor number of a device.
+    pub(super) fn device(&self) -> Result<(u32, u32), HeaderProblem> {
+        if self.format() == Format::V7 {
+            return Err(HeaderProblem::Number("device"));
+        }
+        let part = |range: std::ops::Range<usize>| {
+            let value = number(&self.0[range], "device")?;
+            u32::try_from(value).map_err(|_| HeaderProblem::Number("device"))
+        };
+        Ok((part(329..337)?, part(337..345)?))
+    }
+
+    /// Of a sparse file as GNU tar used to write them: its real size, the first pieces, and whether more follow.
+    pub(super) fn sparse(&self) -> Result<(u64, Vec<(u64, u64)>, bool), HeaderProblem> {
+        if self.format() != Format::Gnu {
+            return Err(HeaderProblem::Sparse);
+        }
+        let mut pieces = Vec::new();
+        sparse_pieces(&self.0[386..482], &mut pieces)?;
+        Ok((length(&self.0[483..495], "real size")?, pieces, self.0[482] != 0))
+    }
+}
+
+/// Pieces out of a block of them.
+pub(super) fn sparse_pieces(bytes: &[u8], pieces: &mut Vec<(u64, u64)>) -> Result<(), HeaderProblem> {
+    for piece in bytes.chunks_exact(24) {
+        // An empty one ends the list; Go looks at the offset, GNU tar at the length.
+        match (piece[0], piece[12]) {
+            (0, 0) => break,
+            (0, _) | (_, 0) => return Err(HeaderProblem::Sparse),
+            _ => {}
+        }
+        pieces.push((length(&piece[..12], "sparse offset")?, length(&piece[12..], "sparse length")?));
+    }
+    Ok(())
+}
+
+/// What stands before the first zero byte.
+pub(super) fn text(field: &[u8]) -> &[u8] {
+    let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
+    &field[..end]
+}
+
+fn length(field: &[u8], name: &'static str) -> Result<u64, HeaderProblem> {
+    u64::try_from(number(field, name)?).map_err(|_| HeaderProblem::Number(name))
+}
+
+/// Octal digits between spaces and zero bytes, or GNU's big-endian binary.
+fn number(field: &[u8], name: &'static str) -> Result<i64, HeaderProblem> {
+    let wrong = HeaderProblem::Number(name);
+    if let Some(first) = field.first()
+        && first & 0x80 != 0
+    {
+        let negative = first & 0x40 != 0;
+        // The mark is no part of the number; what is left is extended by its sign.
+        let mut value = i128::from(first & 0x3f) - if negative { 0x40 } else { 0 };
+        for byte in &field[1..] {
+            value = value.checked_mul(256).ok_or(wrong)? + i128::from(*byte);
+        }
+        return i64::try_from(value).map_err(|_| wrong);
+    }
+    let end = |byte: &u8| matches!(byte, b' ' | 0);
+    let start = field.iter().position(|byte| !end(byte)).unwrap_or(field.len());
+    let digits = &field[start..];
+    let digits = &digits[..digits.iter().position(end).unwrap_or(digits.len())];
+    if !field[start + digits.len()..].iter().all(end) {
+        return Err(wrong);
+    }
+    let mut value = 0_i64;
+    for digit in digits {
+        if !(b'0'..=b'7').contains(digit) {
+            return Err(wrong);
+        }
+        value = value.checked_mul(8).ok_or(wrong)? + i64::from(digit - b'0');
+    }
+    Ok(value)
+}
