@@ -10,4 +10,5 @@ mod readme;
 mod refusals;
 mod relay;
 mod repository;
+mod run;
 mod tidy;
