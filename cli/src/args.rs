@@ -104,7 +104,7 @@ pub(crate) struct Global {
 }
 
 /// The networks a node can be part of.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Network {
     /// Peers on this host's own links, found by mDNS or named with `--peer`
     Lan,
@@ -112,6 +112,12 @@ pub(crate) enum Network {
     Private,
     /// Nobody: no network socket is opened
     Offline,
+    /// For a container, with `run`: loopback alone
+    #[value(skip)]
+    None,
+    /// For a container, with `run`: the host's own network
+    #[value(skip)]
+    Host,
 }
 
 /// Which platforms of an image are meant.
@@ -150,10 +156,11 @@ fn harmless(mut error: clap::Error) -> clap::Error {
 impl Global {
     /// What the verb is told of it.
     pub(crate) fn options(&self) -> Options {
-        let network = self.network.map(|network| match network {
-            Network::Lan => NetworkChoice::Lan,
-            Network::Private => NetworkChoice::Private,
-            Network::Offline => NetworkChoice::Offline,
+        let network = self.network.and_then(|network| match network {
+            Network::Lan => Some(NetworkChoice::Lan),
+            Network::Private => Some(NetworkChoice::Private),
+            Network::Offline => Some(NetworkChoice::Offline),
+            Network::None | Network::Host => None,
         });
         Options {
             network: if self.offline { Some(NetworkChoice::Offline) } else { network },
@@ -164,6 +171,13 @@ impl Global {
             swarm_key: self.swarm_key.clone(),
             private_only: false,
         }
+    }
+}
+
+impl Platforms {
+    /// One platform, or this host's.
+    pub(crate) fn one(platform: Option<String>) -> Self {
+        Self { only: platform.into_iter().collect(), all_platforms: false }
     }
 }
 
@@ -181,7 +195,7 @@ fn address(text: &str) -> Result<String, String> {
     control::check_address(text).map(|()| text.to_owned())
 }
 
-fn platform(text: &str) -> Result<String, String> {
+pub(crate) fn platform(text: &str) -> Result<String, String> {
     control::check_platform(text).map(|()| text.to_owned())
 }
 

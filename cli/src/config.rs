@@ -60,6 +60,11 @@ impl Config {
     }
 }
 
+/// A variable of the environment that a user names, whatever it holds.
+pub(crate) fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name)
+}
+
 /// A variable that is set to something.
 fn set(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())

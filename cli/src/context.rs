@@ -7,7 +7,8 @@ use std::{
     fs::File,
     io::{self, IsTerminal as _},
     os::fd::AsFd as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::ExitCode,
     sync::Arc,
 };
 
@@ -21,11 +22,11 @@ use shipfs_image::{
 
 use crate::{
     args::Args,
-    commands,
+    commands::{self, Command},
     config::Config,
     output::{Mode, Output},
     progress::{self, Screen},
-    report::Outcome,
+    report::{self, Outcome},
     signals::Stop,
     systemd,
 };
@@ -42,10 +43,23 @@ pub(crate) struct Context {
     stop: Stop,
     /// Whether stdout carries an archive.
     stdout_is_taken: bool,
+    /// What to exit with, whatever the verb's outcome.
+    exit_code: Option<u8>,
 }
 
-/// Carries the command out and says what went wrong, if something did.
-pub(crate) fn run(args: Args) -> Outcome {
+/// Carries the command out and says what went wrong, if something did; what to exit with.
+pub(crate) fn run(args: Args) -> ExitCode {
+    if let Command::Watch(_) = args.command {
+        return commands::watch();
+    }
+    let (outcome, exit_code) = match prepared(args) {
+        Ok(ended) => ended,
+        Err(failure) => (Err(failure), None),
+    };
+    report::exit_code(&outcome, exit_code)
+}
+
+fn prepared(args: Args) -> Result<(Outcome, Option<u8>), Failure> {
     let mode = match &args.global {
         global if global.json => Mode::Json,
         global if global.quiet => Mode::Quiet,
@@ -57,32 +71,37 @@ pub(crate) fn run(args: Args) -> Outcome {
     let output = Output { mode, colour: config.colour, screen: Screen::new(is_drawn) };
     trace(&config, &output);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
-    let outcome = match runtime {
+    let ended = match runtime {
         Ok(runtime) => {
-            let outcome = runtime.block_on(carry_out(args, config, output.clone()));
+            let ended = runtime.block_on(carry_out(args, config, output.clone()));
             // Not waited for: a thread may be reading from a pipe that nobody writes to any more.
             runtime.shutdown_background();
-            outcome
+            ended
         }
         Err(error) => Err(Failure::from_error(FailureKind::Other, &error).while_doing("cannot start any threads")),
     };
-    outcome.inspect_err(|failure| output.failure(failure))
+    match ended {
+        Ok((outcome, code)) => Ok((outcome.inspect_err(|failure| output.failure(failure)), code)),
+        Err(failure) => Err(failure).inspect_err(|failure| output.failure(failure)),
+    }
 }
 
-async fn carry_out(args: Args, config: Config, output: Output) -> Outcome {
+async fn carry_out(args: Args, config: Config, output: Output) -> Result<(Outcome, Option<u8>), Failure> {
     let mut options = args.global.options();
     options.anchor(&config.directory);
     options.private_only = config.private_only;
     let stop = Stop::listen().map_err(|error| Failure::from_error(FailureKind::Other, &error))?;
     let repository = NodeRepository { directory: config.repository.clone(), options: options.clone() };
     let session = Session::new(repository);
-    let mut context = Context { config, options, output, session, stop: stop.clone(), stdout_is_taken: false };
+    let mut context =
+        Context { config, options, output, session, stop: stop.clone(), stdout_is_taken: false, exit_code: None };
     let outcome = tokio::select! {
         outcome = commands::run(args.command, &mut context) => outcome,
         () = stop.cut() => Err(Failure::interrupted()),
     };
+    let exit_code = context.exit_code;
     context.end().await;
-    outcome
+    Ok((outcome, exit_code))
 }
 
 fn trace(config: &Config, output: &Output) {
@@ -164,6 +183,41 @@ impl Context {
         {
             self.output.say(&format!("warning: cannot tell systemd `{state}`: {error}"));
         }
+    }
+
+    /// Where the repository lies.
+    pub(crate) fn repository(&self) -> &Path {
+        &self.config.repository
+    }
+
+    /// The directory that relative paths start from.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.config.directory
+    }
+
+    /// Lets go of the repository, after the verbs of other processes that were taken in; a later call holds it again.
+    pub(crate) fn let_go(&mut self) -> impl Future<Output = ()> + use<> {
+        let repository = NodeRepository { directory: self.config.repository.clone(), options: self.options.clone() };
+        let session = std::mem::replace(&mut self.session, Session::new(repository));
+        async move {
+            session.linger().await;
+            session.close().await;
+        }
+    }
+
+    /// Decides what to exit with, whatever the verb's outcome.
+    pub(crate) fn exit_with(&mut self, code: u8) {
+        self.exit_code = Some(code);
+    }
+
+    /// How results are shown, and where.
+    pub(crate) fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// What ends verbs, or hands signals on.
+    pub(crate) fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// Shows a result.

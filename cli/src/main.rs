@@ -21,5 +21,5 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = args::Args::read();
-    report::exit_code(context::run(args))
+    context::run(args)
 }

@@ -53,6 +53,11 @@ impl Output {
         }
     }
 
+    /// Writes what a container wrote to its stderr to this one, as it is.
+    pub(crate) fn error_data(&self, bytes: &[u8]) {
+        let _ = self.screen.suspended(|| io::stderr().lock().write_all(bytes));
+    }
+
     /// Writes one line of talk to stderr, whatever the mode. The text must be harmless.
     pub(crate) fn line(&self, line: &str) {
         // Talk that nobody can read is lost.
@@ -118,6 +123,7 @@ fn text(reply: &Reply) -> String {
     match reply {
         Reply::Pushed(pushed) => format!("{}\n", pushed.cid),
         Reply::Pulled(pulled) => format!("{}\n", pulled.cid),
+        Reply::Prepared(prepared) => format!("{}\n", prepared.cid),
         Reply::Images(images) => tables::images(images),
         Reply::Inspected(value) => escaped_json(&format!("{value:#}\n")),
         Reply::Tagged(tagged) => format!("{}\n", escaped(&tagged.name)),

@@ -11,11 +11,14 @@ use crate::text::escaped;
 /// What a verb ends with.
 pub(crate) type Outcome = Result<(), Failure>;
 
-/// The exit code of the whole command: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
-pub(crate) fn exit_code(outcome: Outcome) -> ExitCode {
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => ExitCode::from(failure.exit_code()),
+/// The exit code of the whole command: 0 done, 1 failed, 2 wrong usage, 130 interrupted; or what a container, or a failure
+/// to run one, says.
+pub(crate) fn exit_code(outcome: &Outcome, own: Option<u8>) -> ExitCode {
+    match (outcome, own) {
+        (Err(failure), _) if failure.kind == FailureKind::Interrupted => ExitCode::from(failure.exit_code()),
+        (_, Some(code)) => ExitCode::from(code),
+        (Ok(()), None) => ExitCode::SUCCESS,
+        (Err(failure), None) => ExitCode::from(failure.exit_code()),
     }
 }
 

@@ -12,11 +12,18 @@ use std::{
 
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
 };
 
 /// What a process that was interrupted exits with, by the shells' convention: 128 and the number of SIGINT.
 const INTERRUPTED: i32 = 130;
+/// The signals that a container gets, too: hang-up, interrupt, quit, both of the user's, terminate, continue; and that the
+/// size of the terminal has changed.
+const PASSED_ON: [i32; 8] = [1, 2, 3, 10, 12, 15, 18, WINDOW_CHANGED];
+/// The number of SIGWINCH.
+pub(crate) const WINDOW_CHANGED: i32 = 28;
+/// Signals that wait to be passed on.
+const PASSED_ON_AT_A_TIME: usize = 16;
 
 /// Whether the user told the command to stop.
 #[derive(Clone, Debug)]
@@ -24,6 +31,8 @@ pub(crate) struct Stop {
     told: watch::Receiver<bool>,
     /// Whether the verb that runs ends by itself when it is told to.
     is_regular: Arc<AtomicBool>,
+    /// Whether somebody else takes the signals.
+    is_passed_on: Arc<AtomicBool>,
 }
 
 impl Stop {
@@ -31,19 +40,24 @@ impl Stop {
     pub(crate) fn listen() -> io::Result<Self> {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let (sender, receiver) = watch::channel(false);
+        let is_passed_on = Arc::new(AtomicBool::new(false));
+        let passes_on = is_passed_on.clone();
         tokio::spawn(async move {
-            for is_first in [true, false] {
+            loop {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }
-                if !is_first {
+                if passes_on.load(Ordering::SeqCst) {
+                    continue;
+                }
+                if *sender.borrow() {
                     std::process::exit(INTERRUPTED);
                 }
                 sender.send_replace(true);
             }
         });
-        Ok(Self { told: receiver, is_regular: Arc::default() })
+        Ok(Self { told: receiver, is_regular: Arc::default(), is_passed_on })
     }
 
     /// Waits until the user wants it to stop.
@@ -65,6 +79,19 @@ impl Stop {
     /// Says that from now on being told to stop is the regular end of the verb.
     pub(crate) fn make_regular(&self) {
         self.is_regular.store(true, Ordering::SeqCst);
+    }
+
+    /// Gives all signals that a program can pass on, one after the other. From now on they end no verb: they are meant
+    /// for a container.
+    pub(crate) fn pass_on(&self) -> io::Result<mpsc::Receiver<i32>> {
+        let (sender, receiver) = mpsc::channel(PASSED_ON_AT_A_TIME);
+        for number in PASSED_ON {
+            let mut stream = signal(SignalKind::from_raw(number))?;
+            let sender = sender.clone();
+            tokio::spawn(async move { while stream.recv().await.is_some() && sender.send(number).await.is_ok() {} });
+        }
+        self.is_passed_on.store(true, Ordering::SeqCst);
+        Ok(receiver)
     }
 
     /// Whether the user wants it to stop.

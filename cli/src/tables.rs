@@ -5,10 +5,16 @@
 use shipfs_image::{
     control::{Collected, Identity, ImageRow, PeerRow, Pushed, Verified},
     names::Shape,
+    run::{
+        lifecycle::Row,
+        state::{SHORT_ID, Status},
+    },
 };
 
 use crate::text::{escaped, size};
 
+/// Letters of a command in a list.
+const MAX_COMMAND: usize = 30;
 /// Space between two columns.
 const GAP: usize = 3;
 
@@ -45,6 +51,20 @@ pub(crate) fn images(images: &[ImageRow]) -> String {
         [name, image.cid.clone(), format!("{}{state}", size(image.size)), platforms, shape.to_owned()]
     });
     table(["NAME", "CID", "SIZE", "PLATFORM", "ROOT"], rows)
+}
+
+/// `ID NAME IMAGE COMMAND STATUS`.
+pub(crate) fn containers(rows: &[Row]) -> String {
+    let rows = rows.iter().map(|row| {
+        let command: String = row.command.join(" ").chars().take(MAX_COMMAND).collect();
+        let status = match (row.state.status, row.state.exit_code) {
+            (Status::Created, _) => "created".to_owned(),
+            (Status::Running, _) => "running".to_owned(),
+            (Status::Exited, code) => format!("exited ({})", code.unwrap_or_default()),
+        };
+        [row.id[..SHORT_ID].to_owned(), escaped(&row.name), escaped(&row.image), escaped(&command), status]
+    });
+    table(["ID", "NAME", "IMAGE", "COMMAND", "STATUS"], rows)
 }
 
 /// `PEER ADDRESS RECEIVED SENT AGENT`.
@@ -90,7 +110,11 @@ pub(crate) fn ready(identity: &Identity) -> String {
 
 /// What a collection freed.
 pub(crate) fn collected(collected: &Collected) -> String {
-    format!("freed {}: {} files, {} blocks\n", size(collected.bytes), collected.files, collected.blocks)
+    let layers = match collected.layers {
+        0 => String::new(),
+        layers => format!(", {layers} unpacked layers"),
+    };
+    format!("freed {}: {} files, {} blocks{layers}\n", size(collected.bytes), collected.files, collected.blocks)
 }
 
 /// What a check found.

@@ -3,7 +3,7 @@
 //! Reading order: [`event`] (what a running verb tells), [`blobs`] (the seam to storage), [`oci`] (documents),
 //! [`mod@reference`] and [`location`] (what a user types), [`source`] (where images come from), [`plan`] (which blobs an image
 //! consists of), [`link`] (digests to CIDs), [`push`], [`root`] (what a CID turns out to be), [`bring`] (blobs, checked),
-//! [`pull`], [`inspect`], [`names`] (what is kept), [`sink`] and [`save`] (where images go to), [`control`] (the verbs of other
+//! [`pull`], [`inspect`], [`names`] (what is kept), [`sink`] and [`save`] (where images go to), [`run`] (images as containers), [`control`] (the verbs of other
 //! processes).
 //!
 //! The library reads no environment variable and no home directory, and prints nothing.
@@ -23,6 +23,7 @@ pub mod pull;
 pub mod push;
 pub mod reference;
 pub mod root;
+pub mod run;
 pub mod save;
 pub mod sink;
 pub mod source;

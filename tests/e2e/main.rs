@@ -11,6 +11,7 @@ mod readme;
 mod refusals;
 mod relay;
 mod repository;
+mod run;
 mod tidy;
 mod unpack;
 mod unpack_limits;

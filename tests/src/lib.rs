@@ -4,6 +4,7 @@
 //! namespace or a mount behind.
 
 pub mod archives;
+pub mod busybox;
 pub mod crafted;
 pub mod debian;
 pub mod image;

@@ -2,26 +2,37 @@
 //! result. Nothing is decided here.
 
 mod completion;
+mod container;
 mod daemon;
+mod exec;
 mod gc;
 mod id;
 mod images;
 mod inspect;
 mod key;
+mod kill;
 mod load;
+mod logs;
 mod parse;
 mod peers;
+mod ps;
 mod pull;
 mod push;
+mod rm;
 mod rmi;
+mod run;
 mod save;
+mod stop;
 mod tag;
 mod verify;
 mod version;
+mod watch;
 
 use clap::Subcommand;
 
 use crate::{context::Context, report::Outcome};
+
+pub(crate) use self::watch::watch;
 
 /// A verb with its arguments.
 #[derive(Debug, Subcommand)]
@@ -34,6 +45,13 @@ pub(crate) enum Command {
     Rmi(rmi::Args),
     Save(save::Args),
     Load(load::Args),
+    Run(Box<run::Args>),
+    Ps(ps::Args),
+    Logs(logs::Args),
+    Exec(exec::Args),
+    Stop(stop::Args),
+    Kill(kill::Args),
+    Rm(rm::Args),
     Gc(gc::Args),
     Verify(verify::Args),
     Daemon(daemon::Args),
@@ -42,6 +60,8 @@ pub(crate) enum Command {
     Key(key::Args),
     Version(version::Args),
     Completion(completion::Args),
+    #[command(name = watch::NAME, hide = true)]
+    Watch(watch::Args),
 }
 
 /// Carries a verb out.
@@ -55,6 +75,13 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Rmi(args) => rmi::run(args, context).await,
         Command::Save(args) => save::run(args, context).await,
         Command::Load(args) => load::run(args, context).await,
+        Command::Run(args) => run::run(*args, context).await,
+        Command::Ps(args) => ps::run(args, context),
+        Command::Logs(args) => logs::run(args, context).await,
+        Command::Exec(args) => exec::run(args, context).await,
+        Command::Stop(args) => stop::run(args, context).await,
+        Command::Kill(args) => kill::run(args, context).await,
+        Command::Rm(args) => rm::run(args, context).await,
         Command::Gc(args) => gc::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
         Command::Daemon(args) => daemon::run(args, context).await,
@@ -63,5 +90,7 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Key(args) => key::run(args, context),
         Command::Version(args) => version::run(args, context),
         Command::Completion(args) => completion::run(args, context),
+        // It has no session, and was dealt with before there was one.
+        Command::Watch(_) => Ok(()),
     }
 }

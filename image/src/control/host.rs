@@ -3,7 +3,10 @@
 //! Imports the node and the verbs beside it. It enters a network only for verbs that need peers, and serves only while
 //! somebody asked for that.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
@@ -15,13 +18,15 @@ use shipfs_node::{
 };
 
 use super::{
-    Collected, Failure, FailureKind, Holder, Identity, Options, Order, Reply, Repository, Request, Role,
+    Collected, Failure, FailureKind, Holder, Identity, Options, Order, Prepare, Prepared, Pull, PullPolicy, Reply,
+    Repository, Request, Role,
     explain::explain,
     images::Images,
     inspect::inspect,
     local::LocalBlobs,
     network::chosen,
     online::{self, Serving},
+    prepare::{self, Unpacking},
     verify::verify,
 };
 use crate::{
@@ -60,7 +65,9 @@ impl Repository for NodeRepository {
         let patience = self.options.patience.unwrap_or(DEFAULT_PATIENCE);
         let config = Config { repository: self.directory.clone(), network, patience };
         match Node::start(config).await {
-            Ok(node) => Ok(Some(Host { serving: Serving::new(node.clone(), role), node, role })),
+            Ok(node) => {
+                Ok(Some(Host { serving: Serving::new(node.clone(), role), node, role, unpacking: Arc::default() }))
+            }
             Err(StartError::Open(OpenError::Held { .. })) => Ok(None),
             Err(error) => Err(explain(&error)),
         }
@@ -72,6 +79,8 @@ pub struct Host {
     node: Node,
     role: Role,
     serving: Serving,
+    /// Held while directories of layers are made or removed.
+    unpacking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Host {
@@ -131,7 +140,36 @@ impl Host {
 
     async fn gc(&self) -> Result<Reply, Failure> {
         let report = self.node.gc().await.map_err(|error| explain(&error))?;
-        Ok(Reply::Collected(Collected { files: report.files, blocks: report.blocks, bytes: report.bytes }))
+        let removed = prepare::collect(&self.node, &self.unpack().await).await?;
+        let bytes = report.bytes + removed.bytes;
+        Ok(Reply::Collected(Collected { files: report.files, blocks: report.blocks, bytes, layers: removed.layers }))
+    }
+
+    async fn unpack(&self) -> Unpacking {
+        Arc::new(self.unpacking.clone().lock_owned().await)
+    }
+
+    /// Makes an image ready to be run.
+    async fn prepare(&self, wanted: Prepare, options: Options, events: &dyn EventSink) -> Result<Reply, Failure> {
+        let Prepare { image, pull, platforms, container } = wanted;
+        let is_here = match pull {
+            PullPolicy::Always => None,
+            PullPolicy::Missing | PullPolicy::Never => Some(prepare::is_here(&self.node, &image, &platforms).await),
+        };
+        match is_here {
+            Some(Ok(())) => {}
+            Some(Err(failure)) if pull == PullPolicy::Never => {
+                return Err(failure.hint("--pull missing, the default, fetches what is not here"));
+            }
+            _ => {
+                let pull = Pull { image: image.clone(), name: None, to: None, platforms: platforms.clone() };
+                let order = Order { request: Request::Pull(pull), options, stream: None };
+                self.about_images(order, events).await?;
+            }
+        }
+        let unpacking = self.unpack().await;
+        let prepared = prepare::prepare(&self.node, &image, &platforms, &container, &unpacking, events).await?;
+        Ok(Reply::Prepared(Prepared { cid: prepared.cid, name: prepared.name }))
     }
 
     async fn about_images(&self, order: Order, events: &dyn EventSink) -> Result<Reply, Failure> {
@@ -203,6 +241,10 @@ impl Holder for Host {
             Request::Verify { repair } => {
                 let verifying: BoxFuture<'_, _> = Box::pin(verify(self.node.store().clone(), repair, events));
                 verifying.await
+            }
+            Request::Prepare(wanted) => {
+                let preparing: BoxFuture<'_, _> = Box::pin(self.prepare(wanted, order.options, events));
+                preparing.await
             }
             Request::Serve { root } => self.serve(root, &order.options, events).await,
             Request::Id => self.identity().await.map(Reply::Identity),

@@ -214,7 +214,7 @@ fn parse_name(text: &str) -> Result<Name, Failure> {
     text.parse().map_err(|error: crate::reference::ReferenceError| Failure::from_error(FailureKind::Usage, &error))
 }
 
-fn platforms(choice: &PlatformChoice) -> Result<Platforms, Failure> {
+pub(super) fn platforms(choice: &PlatformChoice) -> Result<Platforms, Failure> {
     match choice {
         PlatformChoice::Host => Ok(Platforms::Host),
         PlatformChoice::All => Ok(Platforms::All),

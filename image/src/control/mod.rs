@@ -14,6 +14,7 @@ mod inspect;
 mod local;
 mod network;
 mod online;
+mod prepare;
 mod queue;
 mod reply;
 mod request;
@@ -29,8 +30,10 @@ pub use holder::{Holder, Order, Repository};
 pub use host::{Host, NodeRepository};
 pub use network::{check_address, check_platform};
 pub use queue::EventQueue;
-pub use reply::{Collected, Identity, ImageRow, PeerRow, Pulled, Pushed, Removed, Reply, Saved, Tagged, Verified};
-pub use request::{NetworkChoice, Options, PlatformChoice, Pull, Push, Request, Source, Stream};
+pub use reply::{
+    Collected, Identity, ImageRow, PeerRow, Prepared, Pulled, Pushed, Removed, Reply, Saved, Tagged, Verified,
+};
+pub use request::{NetworkChoice, Options, PlatformChoice, Prepare, Pull, PullPolicy, Push, Request, Source, Stream};
 pub use session::Session;
 pub use swarm_key::{SWARM_KEY_FILE, generate_swarm_key, write_swarm_key};
 pub use wire::Role;

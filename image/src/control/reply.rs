@@ -15,6 +15,8 @@ pub enum Reply {
     Pushed(Pushed),
     /// An image is here.
     Pulled(Pulled),
+    /// An image is ready to be run.
+    Prepared(Prepared),
     /// The images that are here.
     Images(Vec<ImageRow>),
     /// Everything known about an image.
@@ -63,6 +65,15 @@ pub struct Pulled {
     pub size: u64,
     /// Where it was written, as the user named the place.
     pub to: Option<String>,
+}
+
+/// Result of making an image ready to be run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// CID of the root, in base32.
+    pub cid: String,
+    /// The name it is kept under, if it has one.
+    pub name: Option<String>,
 }
 
 /// One image that is here.
@@ -120,6 +131,9 @@ pub struct Collected {
     pub blocks: u64,
     /// Bytes given back to the disk.
     pub bytes: u64,
+    /// Unpacked layers removed; their bytes are among the others.
+    #[serde(default)]
+    pub layers: u64,
 }
 
 /// Result of a check of the repository.

@@ -26,6 +26,8 @@ pub enum Request {
     Push(Push),
     /// Makes an image local, and writes it elsewhere if asked to.
     Pull(Pull),
+    /// Makes an image ready to be run, for a container that is being made.
+    Prepare(Prepare),
     /// Lists the images that are here.
     Images,
     /// Describes one image that is here.
@@ -101,6 +103,32 @@ pub struct Pull {
     pub to: Option<Location>,
     /// What to take of an image for several platforms.
     pub platforms: PlatformChoice,
+}
+
+/// Arguments of [`Request::Prepare`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepare {
+    /// The image.
+    pub image: Reference,
+    /// When to fetch it.
+    pub pull: PullPolicy,
+    /// Which platform of it, if not this host's.
+    pub platforms: PlatformChoice,
+    /// Identifier of the container, which lies in the repository already.
+    pub container: String,
+}
+
+/// When to fetch an image that is to be run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PullPolicy {
+    /// When it is not here.
+    #[default]
+    Missing,
+    /// In any case; what is here is not fetched again.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// Where a pushed image comes from.

@@ -1,0 +1,233 @@
+//! Makes an image ready to be run: pulled if need be, its layers unpacked, its configuration told.
+//!
+//! Imports [`run::layers`](crate::run::layers), which says where layers lie, and what brings blobs. A layer is unpacked once,
+//! by the holder, whatever asks for it; a container that is being made is told which layers it uses before anybody could
+//! remove them.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use shipfs_node::node::Node;
+use tokio::sync::OwnedMutexGuard;
+
+use super::{Failure, FailureKind, PlatformChoice, explain::explain, images::platforms, local::LocalBlobs};
+use crate::{
+    blobs::{Blobs, Expected, embedded::EmbeddedBlobs},
+    bring::{Bringer, blocking},
+    event::{Event, EventSink},
+    inspect,
+    layer::{ApplyError, Options, Staged, stage_layer},
+    names::{self, Image},
+    oci::{Descriptor, Digest, ImageConfig, Platforms, media},
+    plan::{Body, Plan},
+    reference::Reference,
+    root::Root,
+    run::{
+        RunError, layers,
+        layers::{Layers, Removed},
+        lifecycle::used_layers,
+        state::{Container, ContainerImage},
+    },
+};
+
+/// Held by whoever changes the directories of layers. Work that is cut off goes on in its thread, and holds it until then.
+pub(super) type Unpacking = Arc<OwnedMutexGuard<()>>;
+
+/// One platform's image, found in the store.
+struct Found {
+    image: Image,
+    config: String,
+    /// The lowest first.
+    layers: Vec<Layer>,
+}
+
+/// A layer: its chain ID, its diff ID, and the blob it is packed in.
+type Layer = (String, Digest, Descriptor);
+
+/// Unpacks the layers of an image that is here, and writes down what the container `id` is made of. Whoever calls sees to
+/// it that nothing is collected meanwhile.
+pub(super) async fn prepare(
+    node: &Node,
+    reference: &Reference,
+    choice: &PlatformChoice,
+    id: &str,
+    held: &Unpacking,
+    events: &dyn EventSink,
+) -> Result<ContainerImage, Failure> {
+    let blobs = LocalBlobs(EmbeddedBlobs::new(node.clone()));
+    let repository = node.config().repository.clone();
+    let container = Container::by_id(&repository, id)
+        .ok_or_else(|| Failure::new(FailureKind::Usage, "a container has a malformed identifier"))?;
+    let found = find(&blobs, reference, choice).await?;
+    let all = Layers::new(&repository);
+    unpack_missing(&blobs, &found, &all, held, events).await?;
+    let image = ContainerImage {
+        cid: found.image.root.to_string(),
+        name: found.image.own_name().map(|name| name.familiar()),
+        layers: found.layers.into_iter().map(|(chain, ..)| chain).collect(),
+        config: found.config,
+    };
+    let written = image.clone();
+    let written = blocking(move || container.write("image.json", &written)).await;
+    written.map_err(|error| error.failure())?;
+    Ok(image)
+}
+
+/// Whether all of an image is here that running it needs.
+pub(super) async fn is_here(node: &Node, reference: &Reference, choice: &PlatformChoice) -> Result<(), Failure> {
+    let blobs = LocalBlobs(EmbeddedBlobs::new(node.clone()));
+    let found = find(&blobs, reference, choice).await?;
+    let layers = Layers::new(&node.config().repository);
+    for (chain, _, blob) in found.layers {
+        let Some(digest) = blob.digest.sha256() else { continue };
+        let expected = Expected { digest, size: blob.size };
+        let is_here = layers.has(&chain) || blob.inlined().is_some() || {
+            blobs.find(expected).await.map_err(|error| explain(&error))?.is_some()
+        };
+        if !is_here {
+            let text = format!("layer `{}` of the image is not here", blob.digest);
+            return Err(Failure::new(FailureKind::NotFound, text));
+        }
+    }
+    Ok(())
+}
+
+/// Removes the layers that no image and no container uses.
+pub(super) async fn collect(node: &Node, held: &Unpacking) -> Result<Removed, Failure> {
+    let blobs = LocalBlobs(EmbeddedBlobs::new(node.clone()));
+    let repository = node.config().repository.clone();
+    let mut kept = BTreeSet::new();
+    for image in names::list(blobs.records()).await.map_err(|error| explain(&error))? {
+        // An image that cannot be looked at may need any of them.
+        let Ok(seen) = inspect::inspect(&blobs, &image.root, &image.platforms()).await else {
+            return Ok(Removed::default());
+        };
+        for config in seen.configs {
+            kept.extend(config.parsed.diff_ids().map(|ids| layers::chain_ids(&ids)).unwrap_or_default());
+        }
+    }
+    let held = held.clone();
+    let removed = blocking(move || {
+        let _held = held;
+        kept.extend(used_layers(&repository)?);
+        let removing = Layers::new(&repository).collect(&kept);
+        removing.map_err(|source| RunError::Process { action: "remove layers that nothing uses", source })
+    });
+    removed.await.map_err(|error| error.failure())
+}
+
+/// Finds the one platform of an image that is to be run.
+async fn find(blobs: &dyn Blobs, reference: &Reference, choice: &PlatformChoice) -> Result<Found, Failure> {
+    let image = names::resolve(blobs.records(), reference).await.map_err(|error| explain(&error))?;
+    let root = Root::open(blobs, &image.root).await.map_err(|error| explain(&error))?;
+    let bringer = Bringer::new(blobs, &root, &());
+    let wanted: Platforms = platforms(choice)?;
+    let plan = inspect::plan(&bringer, &root, &wanted.for_pull()).await.map_err(|error| explain(&error))?;
+    let refused = |text: &str| Failure::new(FailureKind::Content, text);
+    let Some((config, layers)) = container_manifest(&plan) else {
+        return Err(Failure::new(FailureKind::NotFound, "the image is not there for this platform")
+            .hint("--platform names another one"));
+    };
+    let bytes = bringer.document(config).await.map_err(|error| explain(&error))?;
+    let parsed = ImageConfig::parse(&bytes).map_err(|error| explain(&error))?;
+    let diff_ids = parsed.diff_ids().map_err(|error| Failure::from_error(FailureKind::Content, &error))?;
+    if diff_ids.len() != layers.len() {
+        return Err(refused("the image's configuration lists another number of layers than its manifest"));
+    }
+    let config = String::from_utf8(bytes.to_vec()).map_err(|_| refused("the image's configuration is not text"))?;
+    let chains = layers::chain_ids(&diff_ids);
+    let layers = chains.into_iter().zip(diff_ids).zip(layers).map(|((chain, diff), blob)| (chain, diff, blob.clone()));
+    Ok(Found { image, config, layers: layers.collect() })
+}
+
+/// The configuration and the layers of the first manifest that is a container image's.
+fn container_manifest(plan: &Plan) -> Option<(&Descriptor, Vec<&Descriptor>)> {
+    plan.documents().into_iter().find_map(|part| {
+        let Body::Manifest { config, layers, .. } = &part.document.as_ref()?.body else { return None };
+        let config = &plan.parts[*config].descriptor;
+        let layers = layers.iter().map(|at| &plan.parts[*at].descriptor).collect();
+        media::is_config(&config.media_type).then_some((config, layers))
+    })
+}
+
+/// Unpacks the layers that are not there yet, several at a time, and names them from the lowest up.
+async fn unpack_missing(
+    blobs: &dyn Blobs,
+    found: &Found,
+    layers: &Layers,
+    held: &Unpacking,
+    events: &dyn EventSink,
+) -> Result<(), Failure> {
+    let chains: Vec<String> = found.layers.iter().map(|(chain, ..)| chain.clone()).collect();
+    let is_missing = |layers: &Layers, chain: &String| !layers.has(chain);
+    let (looking, all) = (layers.clone(), chains.clone());
+    let missing = blocking(move || {
+        looking.tidy()?;
+        Ok(all
+            .iter()
+            .enumerate()
+            .filter(|(_, chain)| is_missing(&looking, chain))
+            .map(|(at, _)| at)
+            .collect::<Vec<_>>())
+    });
+    let missing = missing.await.map_err(|error| cannot_unpack(&error))?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let root = Root::open(blobs, &found.image.root).await.map_err(|error| explain(&error))?;
+    let bringer = Bringer::new(blobs, &root, &());
+    let unpacking: Vec<_> = missing.iter().map(|at| stage(&bringer, layers, &found.layers[*at], held)).collect();
+    let at_a_time = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let staged: Vec<Staged> = stream::iter(unpacking).buffered(at_a_time).try_collect().await?;
+    let (naming, held) = (layers.clone(), held.clone());
+    let named = blocking(move || {
+        let _held = held;
+        let name = |(at, staged): (usize, Staged)| naming.publish(staged, &chains[at], &chains[..at]);
+        missing.into_iter().zip(staged).map(name).collect::<Result<Vec<_>, _>>()
+    });
+    for layer in named.await.map_err(|error| cannot_unpack(&error))? {
+        let left_out = layer.warnings.count.saturating_sub(layer.warnings.first.len() as u64);
+        layer.warnings.first.iter().for_each(|warning| events.emit(Event::Warning(warning.to_string())));
+        if left_out > 0 {
+            events.emit(Event::Warning(format!("{left_out} more files of this layer are not quite as they were")));
+        }
+    }
+    Ok(())
+}
+
+/// Unpacks one layer beside its place.
+async fn stage(
+    bringer: &Bringer<'_>,
+    layers: &Layers,
+    (_, diff, blob): &Layer,
+    held: &Unpacking,
+) -> Result<Staged, Failure> {
+    let file = bringer.blob(blob).await.map_err(|error| explain(&error))?;
+    let (layers, diff, media_type, held) = (layers.clone(), diff.clone(), blob.media_type.clone(), held.clone());
+    let unpacked = blocking(move || {
+        let _held = held;
+        let options = if rustix::process::geteuid().is_root() { Options::root() } else { Options::rootless() };
+        // It is settled while the container runs.
+        let options = Options { sync: false, ..options };
+        let reader = file.body.open().map_err(ApplyError::Read)?;
+        stage_layer(reader, &media_type, Some(&diff), layers.folder(), &options)
+    });
+    let failed =
+        |error: ApplyError| cannot_unpack(&error).while_doing(format!("cannot unpack layer `{}`", blob.digest));
+    unpacked.await.map_err(failed)
+}
+
+fn cannot_unpack(error: &ApplyError) -> Failure {
+    let is_full = match error {
+        ApplyError::Write { source, .. } | ApplyError::Place { source, .. } => {
+            matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        }
+        _ => false,
+    };
+    let failure = Failure::from_error(if is_full { FailureKind::Full } else { FailureKind::Content }, error);
+    if is_full {
+        failure.hint("`shipfs gc` frees what no image needs; nothing that was here before is lost")
+    } else {
+        failure
+    }
+}

@@ -1,0 +1,164 @@
+//! The `config.json` of an OCI bundle, out of what an image says and what a user asks.
+//!
+//! Imports the settings beside it. Pure: it takes values and gives JSON. An image decides what runs and as whom, never
+//! what of the host it reaches: mounts, namespaces, capabilities and limits come from the user and from the defaults, and
+//! its labels go nowhere.
+
+mod defaults;
+mod seccomp;
+
+use serde_json::{Value, json};
+
+use super::{
+    settings::{CPU_PERIOD, ContainerNetwork, Limits, Mount, Settings},
+    user::User,
+};
+
+pub(crate) use defaults::{CapabilityError, capabilities};
+
+/// Everything that a bundle is made of.
+#[derive(Debug)]
+pub(crate) struct Bundle<'b> {
+    pub(crate) id: &'b str,
+    pub(crate) settings: &'b Settings,
+    pub(crate) words: Vec<String>,
+    pub(crate) environment: Vec<String>,
+    /// A directory without links on the way.
+    pub(crate) working_directory: String,
+    pub(crate) user: User,
+    pub(crate) hostname: String,
+    /// Names of the capabilities it has.
+    pub(crate) capabilities: Vec<String>,
+    /// Files of the host that appear in `/etc`: where they lie, what they are called.
+    pub(crate) files: Vec<(String, &'static str)>,
+    /// Rows and columns of the user's terminal.
+    pub(crate) size: Option<(u16, u16)>,
+    /// Whether resources can be limited.
+    pub(crate) has_cgroups: bool,
+    /// When not run by root: the numbers of the user and the group that are root inside.
+    pub(crate) rootless: Option<(u32, u32)>,
+}
+
+impl Bundle<'_> {
+    /// The bytes of `config.json`.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        let settings = self.settings;
+        let mut linux = json!({
+            "namespaces": self.namespaces(),
+            "maskedPaths": defaults::MASKED_PATHS,
+            "readonlyPaths": defaults::READ_ONLY_PATHS,
+        });
+        if self.has_cgroups {
+            linux["cgroupsPath"] = json!(format!("/shipfs/{}", self.id));
+            linux["resources"] = resources(&settings.limits);
+        }
+        if !settings.any_system_call {
+            linux["seccomp"] = seccomp::profile();
+        }
+        if let Some((uid, gid)) = self.rootless {
+            linux["uidMappings"] = json!([{"containerID": 0, "hostID": uid, "size": 1}]);
+            linux["gidMappings"] = json!([{"containerID": 0, "hostID": gid, "size": 1}]);
+        }
+        let value = json!({
+            "ociVersion": "1.0.2",
+            "process": self.process(),
+            "root": {"path": super::overlay::ROOT, "readonly": settings.read_only},
+            "hostname": self.hostname,
+            "mounts": self.mounts(),
+            "linux": linux,
+        });
+        value.to_string().into_bytes()
+    }
+
+    fn process(&self) -> Value {
+        let settings = self.settings;
+        let mut process =
+            process(&self.words, &self.environment, &self.working_directory, &self.user, settings.terminal);
+        process["capabilities"] = capability_sets(&self.capabilities, self.user.uid);
+        process["noNewPrivileges"] = json!(settings.no_new_privileges);
+        if self.rootless.is_some() {
+            // One user's own namespace has no other groups.
+            process["user"]["additionalGids"] = json!([]);
+        }
+        if let Some((rows, columns)) = self.size.filter(|_| settings.terminal) {
+            process["consoleSize"] = json!({"height": rows, "width": columns});
+        }
+        process
+    }
+
+    fn namespaces(&self) -> Value {
+        let mut kinds = vec!["pid", "ipc", "uts", "mount"];
+        if self.settings.network == ContainerNetwork::None {
+            kinds.push("network");
+        }
+        if self.has_cgroups {
+            kinds.push("cgroup");
+        }
+        if self.rootless.is_some() {
+            kinds.push("user");
+        }
+        kinds.iter().map(|kind| json!({"type": kind})).collect()
+    }
+
+    /// What every container has, then the files in `/etc`, then what the user asked for: the shorter path first, so that
+    /// no mount hides one below it.
+    fn mounts(&self) -> Value {
+        let mut mounts = defaults::mounts(self.has_cgroups, self.rootless.is_some());
+        let is_taken = |path: &str| self.settings.mounts.iter().any(|mount| mount.target() == path);
+        mounts.retain(|mount| !mount["destination"].as_str().is_some_and(is_taken));
+        for (source, target) in self.files.iter().filter(|(_, target)| !is_taken(target)) {
+            mounts.push(json!({
+                "destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", "rw"],
+            }));
+        }
+        let mut own: Vec<&Mount> = self.settings.mounts.iter().collect();
+        own.sort_by_key(|mount| mount.target().split('/').count());
+        mounts.extend(own.into_iter().map(|mount| match mount {
+            Mount::Bind { source, target, read_only } => json!({
+                "destination": target, "type": "bind", "source": source,
+                "options": ["rbind", "rprivate", if *read_only { "ro" } else { "rw" }],
+            }),
+            Mount::Tmpfs { target, options } => {
+                let all = ["nosuid", "nodev", "noexec"].iter().map(|option| (*option).to_owned());
+                let all: Vec<_> = all.chain(options.iter().cloned()).collect();
+                json!({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": all})
+            }
+        }));
+        mounts.into()
+    }
+}
+
+/// What a process of a container is: the first one, or one that `exec` adds.
+pub(crate) fn process(words: &[String], environment: &[String], directory: &str, user: &User, terminal: bool) -> Value {
+    json!({
+        "terminal": terminal,
+        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups},
+        "args": words,
+        "env": environment,
+        "cwd": directory,
+    })
+}
+
+/// Root has them; others may get them from a file that has them. None is inherited by what has none.
+pub(crate) fn capability_sets(names: &[String], uid: u32) -> Value {
+    let own: &[String] = if uid == 0 { names } else { &[] };
+    json!({"bounding": names, "effective": own, "permitted": own})
+}
+
+fn resources(limits: &Limits) -> Value {
+    // The runtime adds the devices that every container may use.
+    let mut resources = json!({"devices": [{"allow": false, "access": "rwm"}]});
+    if let Some(bytes) = limits.memory {
+        resources["memory"] = json!({"limit": bytes});
+    }
+    if let Some(quota) = limits.cpu_quota {
+        resources["cpu"] = json!({"quota": quota, "period": CPU_PERIOD});
+    }
+    if let Some(count) = limits.pids {
+        resources["pids"] = json!({"limit": count});
+    }
+    resources
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! Tests of the bundle: what an image can and cannot decide.
+
+use super::*;
+
+fn bundle(settings: &Settings) -> Value {
+    let bundle = Bundle {
+        id: "abc",
+        settings,
+        words: vec!["a".into()],
+        environment: vec!["A=1".into()],
+        working_directory: "/w".into(),
+        user: User { uid: 5, gid: 6, groups: vec![7], home: "/".into() },
+        hostname: "h".into(),
+        capabilities: vec!["CAP_KILL".into()],
+        files: vec![("/repo/hosts".into(), "/etc/hosts")],
+        size: Some((24, 80)),
+        has_cgroups: true,
+        rootless: None,
+    };
+    serde_json::from_slice(&bundle.to_json()).expect("JSON")
+}
+
+#[test]
+fn a_container_is_shut_in_by_default() {
+    let value = bundle(&Settings::default());
+    let kinds: Vec<_> =
+        value["linux"]["namespaces"].as_array().expect("a list").iter().map(|one| one["type"].clone()).collect();
+    assert_eq!(kinds, ["pid", "ipc", "uts", "mount", "network", "cgroup"]);
+    assert_eq!(value["process"]["user"], json!({"uid": 5, "gid": 6, "additionalGids": [7]}));
+    assert_eq!(value["process"]["capabilities"], json!({"bounding": ["CAP_KILL"], "effective": [], "permitted": []}));
+    assert_eq!(value["linux"]["resources"], json!({"devices": [{"allow": false, "access": "rwm"}]}));
+    assert_eq!(value["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ALLOW");
+    assert!(value.get("hooks").is_none() && value.get("annotations").is_none());
+    assert!(value["process"].get("rlimits").is_none() && value["process"].get("consoleSize").is_none());
+    let sources: Vec<_> =
+        value["mounts"].as_array().expect("a list").iter().filter(|one| one["type"] == "bind").collect();
+    assert_eq!(sources.len(), 1, "nothing of the host but the file made for it: {sources:?}");
+}
+
+#[test]
+fn a_user_decides_about_the_host() {
+    let settings = Settings {
+        network: ContainerNetwork::Host,
+        limits: Limits { memory: Some(1 << 20), cpu_quota: Some(50_000), pids: Some(9) },
+        mounts: vec![
+            Mount::Bind { source: "/s".into(), target: "/a/b".into(), read_only: true },
+            Mount::Tmpfs { target: "/a".into(), options: vec!["size=1m".into()] },
+            Mount::Bind { source: "/my/hosts".into(), target: "/etc/hosts".into(), read_only: false },
+        ],
+        read_only: true,
+        terminal: true,
+        ..Settings::default()
+    };
+    let value = bundle(&settings);
+    assert!(!value["linux"]["namespaces"].as_array().expect("a list").contains(&json!({"type": "network"})));
+    assert_eq!(value["linux"]["resources"]["memory"]["limit"], 1 << 20);
+    assert_eq!(value["root"]["readonly"], true);
+    assert_eq!(value["process"]["consoleSize"], json!({"height": 24, "width": 80}));
+    let mounts = value["mounts"].as_array().expect("a list");
+    let at = |target: &str| mounts.iter().position(|one| one["destination"] == target).expect(target);
+    assert!(at("/a") < at("/a/b"), "the outer one first");
+    assert_eq!(mounts[at("/etc/hosts")]["source"], "/my/hosts");
+    assert_eq!(mounts.iter().filter(|one| one["destination"] == "/etc/hosts").count(), 1);
+}
+
+#[test]
+fn capabilities_are_added_and_dropped() {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let all = (1_u64 << 41) - 1;
+    let given = |add: &[&str], drop: &[&str]| capabilities(&words(add), &words(drop), all).expect("known");
+    assert_eq!(given(&[], &[]).len(), 14);
+    assert_eq!(given(&["net_admin"], &["ALL"]), ["CAP_NET_ADMIN"]);
+    assert!(!given(&["ALL"], &["CAP_SYS_ADMIN"]).contains(&"CAP_SYS_ADMIN".to_owned()));
+    assert_eq!(given(&["ALL"], &[]).len(), 41);
+    let without = all & !(1 << 24);
+    assert_eq!(capabilities(&words(&["ALL"]), &[], without).expect("known").len(), 40);
+    let lacking = capabilities(&words(&["SYS_RESOURCE"]), &[], without);
+    assert_eq!(lacking, Err(CapabilityError::Lacking("CAP_SYS_RESOURCE".into())));
+    assert!(matches!(capabilities(&words(&["FLY"]), &[], all), Err(CapabilityError::Unknown(_))));
+}

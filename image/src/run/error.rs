@@ -1,0 +1,188 @@
+//! Why a container could not be run, or not be dealt with.
+//!
+//! Imports the errors of its siblings. What the process exits with is decided here, as Docker and shells do it.
+
+use std::{io, path::PathBuf};
+
+use super::{bundle::CapabilityError, image_config::ImageProcessError, user::UserError};
+use crate::control::{Failure, FailureKind};
+
+/// Why a container could not be run, or not be dealt with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// What lies on disk of a container cannot be read or written.
+    #[error("cannot work with `{}`", path.display())]
+    State {
+        /// What.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// There is another container of that name.
+    #[error("container `{id}` is called `{name}` already")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The other container.
+        id: String,
+    },
+    /// There is no such container.
+    #[error("there is no container `{}`", text.escape_debug())]
+    UnknownContainer {
+        /// What was looked for.
+        text: String,
+    },
+    /// Several are meant.
+    #[error("more than one container begins with `{}`", text.escape_debug())]
+    Ambiguous {
+        /// What was looked for.
+        text: String,
+    },
+    /// It runs, and must not.
+    #[error("container `{id}` is running")]
+    Running {
+        /// The container.
+        id: String,
+    },
+    /// It does not run, but must.
+    #[error("container `{id}` is not running")]
+    NotRunning {
+        /// The container.
+        id: String,
+    },
+    /// It does not end.
+    #[error("container `{id}` did not end")]
+    StillRunning {
+        /// The container.
+        id: String,
+    },
+    /// The image does not say how to run it.
+    #[error(transparent)]
+    Image(#[from] ImageProcessError),
+    /// Whom to run as is not known.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A capability cannot be given.
+    #[error(transparent)]
+    Capability(#[from] CapabilityError),
+    /// The working directory leads out of the image.
+    #[error("the working directory `{}` is not inside the image", path.escape_debug())]
+    WorkingDirectory {
+        /// The directory.
+        path: String,
+    },
+    /// A host name that is none.
+    #[error("`{}` is no name of a host", name.escape_debug())]
+    Hostname {
+        /// The name.
+        name: String,
+    },
+    /// What is to be mounted is not there.
+    #[error("cannot mount `{}` into the container", path.display())]
+    Volume {
+        /// The path on the host.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A limit was asked for that this host cannot keep.
+    #[error("this host cannot limit {what}: the `{controller}` controller of cgroups is not there")]
+    Limit {
+        /// What was to be limited.
+        what: &'static str,
+        /// What is missing.
+        controller: &'static str,
+    },
+    /// There is no runtime.
+    #[error("no container runtime was found: looked for {looked_for}")]
+    NoRuntime {
+        /// What was looked for.
+        looked_for: String,
+    },
+    /// There are more layers than can be mounted.
+    #[error("the image has {count} layers, at most {limit} can be mounted")]
+    TooManyLayers {
+        /// How many it has.
+        count: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// The kernel lets this process not have mounts of its own.
+    #[error("cannot make mounts that are the container's alone")]
+    Namespace(#[source] io::Error),
+    /// The root could not be mounted.
+    #[error("cannot mount the container's root out of {layers} layers")]
+    Mount {
+        /// How many layers there were.
+        layers: usize,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The runtime could not be started, or says no.
+    #[error("the container could not be started: {text}")]
+    Runtime {
+        /// What it says.
+        text: String,
+        /// What to exit with.
+        code: u8,
+    },
+    /// A process of this program could not do its part.
+    #[error("cannot {action}")]
+    Process {
+        /// What was being done.
+        action: &'static str,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The process that watches the container is gone.
+    #[error("the process that watched the container was killed; the container was ended")]
+    Lost,
+    /// The watcher says why it failed.
+    #[error("{text}")]
+    Watcher {
+        /// What it says.
+        text: String,
+        /// What to exit with.
+        code: u8,
+    },
+}
+
+impl RunError {
+    /// What `run` exits with: 127 when the command is not there, 126 when it is no program, 125 in every other case.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Runtime { code, .. } | Self::Watcher { code, .. } => *code,
+            _ => 125,
+        }
+    }
+
+    /// What a user is told.
+    pub fn failure(&self) -> Failure {
+        let kind = match self {
+            Self::UnknownContainer { .. } | Self::Ambiguous { .. } => FailureKind::NotFound,
+            Self::NameTaken { .. } | Self::Running { .. } | Self::NotRunning { .. } => FailureKind::Other,
+            Self::State { source, .. } if source.kind() == io::ErrorKind::StorageFull => FailureKind::Full,
+            Self::State { .. } => FailureKind::Repository,
+            _ => FailureKind::Other,
+        };
+        let failure = Failure::from_error(kind, self);
+        let hint = match self {
+            Self::UnknownContainer { .. } => "`shipfs ps -a` lists the containers",
+            Self::NameTaken { .. } => "`shipfs rm` removes it, or use another --name",
+            Self::Running { .. } => "`shipfs stop` ends it, or use `shipfs rm --force`",
+            Self::NoRuntime { .. } => "install runc or crun, or name one with --runtime PATH",
+            Self::Image(ImageProcessError::NoCommand) => "name a command after the image",
+            Self::WorkingDirectory { .. } => "name another one with --workdir",
+            Self::Namespace(_) => "run it as root; this kernel gives other users no namespaces",
+            Self::User(_) => "--user takes numbers, too",
+            Self::Volume { .. } => "the source of a volume must exist",
+            _ => return failure,
+        };
+        failure.hint(hint)
+    }
+}

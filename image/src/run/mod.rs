@@ -1,0 +1,31 @@
+//! Runs images as containers.
+//!
+//! Reading order: [`settings`] (what a user asks), [`image_config`] (what the image says), [`user`] (as whom), `rootfs`
+//! (looking into a stranger's root), [`layers`] (unpacked once, shared), `overlay` (one root out of them), `bundle` (what the
+//! runtime is told), [`runtime`] (`runc`, `crun`), [`state`] (containers on disk), `wire`, [`watch`] (the process that
+//! watches a container), [`attach`] (the user's command), [`log`], [`lifecycle`] (stop, remove, clear away), [`exec`].
+//!
+//! The command that the user typed starts a watcher: the same program, on its own. It mounts the container's root in a
+//! mount namespace of its own, has the runtime start the command, waits for it and clears everything away. Dies the command
+//! of the user, the watcher ends the container; dies the watcher, the kernel takes the mounts away, and the next command
+//! that deals with containers ends and removes what is left. Nothing in an image changes what happens on the host.
+
+pub mod attach;
+mod bundle;
+mod error;
+pub mod exec;
+pub mod image_config;
+pub mod layers;
+pub mod lifecycle;
+pub mod log;
+mod overlay;
+mod rootfs;
+pub mod runtime;
+pub mod settings;
+pub mod state;
+mod terminal;
+pub mod user;
+pub mod watch;
+mod wire;
+
+pub use self::error::RunError;

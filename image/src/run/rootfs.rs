@@ -1,0 +1,163 @@
+//! Looks into a root that a stranger made, and never out of it.
+//!
+//! Imports nothing of this crate. Every path is resolved by the kernel as if the root were `/`
+//! (`openat2`, `RESOLVE_IN_ROOT`); devices and pipes are never read.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::Path,
+};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+
+use super::settings::cleaned;
+
+/// Longest file of names that is read: hundreds of thousands of users.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+/// Most parts of a working directory.
+const MAX_DEPTH: usize = 256;
+/// Directories that hold no files of the image once a container runs: what a path in them means is decided elsewhere.
+const NOT_OF_THE_IMAGE: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// A directory that is to be a container's root.
+#[derive(Debug)]
+pub(crate) struct Rootfs(OwnedFd);
+
+impl Rootfs {
+    /// Opens the root at `path`.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(rustix::fs::open(path, flags, Mode::empty())?))
+    }
+
+    /// The bytes of a file, or nothing where there is none.
+    pub(crate) fn read(&self, path: &str) -> io::Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        // Opened for its path first: opening a device can do things.
+        let place = match self.open_in(path, OFlags::PATH | OFlags::CLOEXEC) {
+            Ok(place) => place,
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::RegularFile {
+            return Ok(Vec::new());
+        }
+        let mut bytes = Vec::new();
+        File::from(self.open_in(path, flags)?).take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Where a working directory really lies, without any link on the way. What does not exist yet is left for the
+    /// runtime to make.
+    ///
+    /// `None` when it leads into what the host shows to a container: through `/proc/self/fd` there, a runtime's own open
+    /// directories could be reached.
+    pub(crate) fn working_directory(&self, path: &str) -> io::Result<Option<String>> {
+        if path.is_empty() {
+            return Ok(Some("/".to_owned()));
+        }
+        let wanted = cleaned(path);
+        let parts: Vec<&str> = wanted.split('/').filter(|part| !part.is_empty()).collect();
+        if parts.len() > MAX_DEPTH || !is_of_the_image(&wanted) {
+            return Ok(None);
+        }
+        for end in (0..=parts.len()).rev() {
+            let existing = format!("/{}", parts[..end].join("/"));
+            let place = match self.open_in(&existing, OFlags::PATH | OFlags::CLOEXEC) {
+                Ok(place) => place,
+                Err(rustix::io::Errno::NOENT) => continue,
+                Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let parent = self.real(&place)?;
+            let rest = &parts[end..];
+            // A link to nothing yet: it may lead to something once the container runs.
+            if let Some(next) = rest.first()
+                && rustix::fs::statat(&place, *next, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+            {
+                return Ok(None);
+            }
+            let real = cleaned(&format!("{parent}/{}", rest.join("/")));
+            return Ok(is_of_the_image(&real).then_some(real));
+        }
+        Ok(None)
+    }
+
+    /// The path from the root to something that lies below it.
+    fn real(&self, place: &OwnedFd) -> io::Result<String> {
+        let read = |file: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let (root, place) = (read(&self.0)?, read(place)?);
+        let below = place.strip_prefix(&root).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        let text = below.to_str().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok(format!("/{text}"))
+    }
+
+    fn open_in(&self, path: &str, flags: OFlags) -> Result<OwnedFd, rustix::io::Errno> {
+        rustix::fs::openat2(&self.0, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+    }
+}
+
+fn is_of_the_image(path: &str) -> bool {
+    let is_below = |above: &str| path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    !NOT_OF_THE_IMAGE.iter().any(|above| is_below(above))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::fs::symlink};
+
+    fn root() -> (tempfile::TempDir, Rootfs) {
+        let folder = tempfile::tempdir().expect("a directory");
+        for directory in ["etc", "app/deep", "proc"] {
+            fs::create_dir_all(folder.path().join(directory)).expect("made");
+        }
+        let rootfs = Rootfs::open(folder.path()).expect("opens");
+        (folder, rootfs)
+    }
+
+    #[test]
+    fn a14_names_are_read_inside_and_nowhere_else() {
+        let (folder, rootfs) = root();
+        let path = |name: &str| folder.path().join(name);
+        assert_eq!(rootfs.read("/etc/passwd").expect("reads"), b"", "there is none");
+        fs::write(path("etc/real"), "inside").expect("written");
+        symlink("/etc/real", path("etc/passwd")).expect("linked");
+        assert_eq!(rootfs.read("/etc/passwd").expect("reads"), b"inside");
+        symlink("../../../../../../etc/hostname", path("etc/group")).expect("linked");
+        assert_eq!(rootfs.read("/etc/group").expect("reads"), b"", "the host's is out of reach");
+        symlink("loop", path("etc/loop")).expect("linked");
+        assert_eq!(rootfs.read("/etc/loop").expect("reads"), b"");
+        let made = rustix::fs::mknodat(rustix::fs::CWD, path("etc/pipe"), FileType::Fifo, Mode::RUSR, 0);
+        made.expect("a pipe");
+        assert_eq!(rootfs.read("/etc/pipe").expect("reads"), b"", "a pipe would be waited for");
+    }
+
+    #[test]
+    fn a14_a_working_directory_never_leads_out_of_the_image() {
+        let (folder, rootfs) = root();
+        let path = |name: &str| folder.path().join(name);
+        let real = |text: &str| rootfs.working_directory(text).expect("looks");
+        assert_eq!(real("").as_deref(), Some("/"));
+        assert_eq!(real("/app").as_deref(), Some("/app"));
+        assert_eq!(real("app/./deep/../new/x").as_deref(), Some("/app/new/x"));
+        symlink("app/deep", path("link")).expect("linked");
+        assert_eq!(real("/link/new").as_deref(), Some("/app/deep/new"));
+        symlink("/../../../app", path("far")).expect("linked");
+        assert_eq!(real("/far").as_deref(), Some("/app"));
+        for (name, target) in [("fd", "/proc/self/fd/8"), ("up", "../../proc"), ("out", "/nowhere"), ("sys", "/sys")] {
+            symlink(target, path(name)).expect("linked");
+        }
+        for text in
+            ["/proc/self/fd/8", "/proc", "/../proc/self/cwd", "/fd", "/fd/x", "/up/self", "/out", "/sys/x", "/dev"]
+        {
+            assert_eq!(real(text), None, "{text}");
+        }
+        fs::write(path("file"), "").expect("written");
+        assert_eq!(real("/file/x"), None);
+    }
+}

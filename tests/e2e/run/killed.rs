@@ -1,0 +1,94 @@
+//! Threat D8 for containers: whatever is killed, nothing is left running or mounted after the next command.
+
+use super::{Lab, processes, signal, wait_until};
+use rustix::process::Signal;
+use shipfs_tests::program;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// Moments at which it is killed, spread over the time that a run takes.
+const MOMENTS: u32 = 24;
+
+/// The watcher of the one container there is: the process in its directory that is this program.
+fn watcher(lab: &Lab) -> Option<u32> {
+    let folder = lab.container_folders().pop()?;
+    let in_folder = processes(&folder.display().to_string());
+    let is_shipfs = |pid: &u32| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.windows(7).any(|word| word == b"__watch"))
+    };
+    in_folder.into_iter().find(is_shipfs)
+}
+
+#[test]
+fn privileged_d8_a_command_that_is_killed_takes_its_container_along() {
+    let Some(lab) = Lab::new("privileged_d8_a_command_that_is_killed_takes_its_container_along") else { return };
+    let begun = Instant::now();
+    lab.text(&[], &["true"]);
+    let whole = begun.elapsed().max(Duration::from_millis(50));
+    for moment in 0..MOMENTS {
+        let mut command = lab.command();
+        // Every second one unpacks anew.
+        if moment % 2 == 0 {
+            let _ = std::fs::remove_dir_all(lab.repository().join("layers"));
+        }
+        command.args(["run", "--rm", &lab.cid, "sleep", "600"]).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("it starts");
+        let until = Instant::now() + whole * (moment + 1) / MOMENTS * 3 / 2;
+        while Instant::now() < until {
+            std::thread::yield_now();
+        }
+        child.kill().expect("killed");
+        child.wait().expect("waited");
+        // Its watcher clears away by itself; the next command sees to the rest.
+        wait_until("nothing is watched", || watcher(&lab).is_none());
+        assert!(lab.containers().is_empty(), "moment {moment}");
+        lab.assert_clean();
+    }
+    assert_eq!(lab.text(&[], &["cat", "/data/kept"]), "kept\n", "no half layer is used");
+    lab.assert_clean();
+}
+
+#[test]
+fn privileged_d8_a_watcher_that_is_killed_leaves_nothing_after_the_next_command() {
+    let Some(lab) = Lab::new("privileged_d8_a_watcher_that_is_killed_leaves_nothing_after_the_next_command") else {
+        return;
+    };
+    // In the foreground, the user's command clears away.
+    let running = lab.start(&["--rm"], "echo ready; sleep 600");
+    signal(watcher(&lab).expect("a watcher"), Signal::KILL);
+    let (status, said) = running.end(Instant::now() + super::PATIENCE).expect("it ends");
+    assert!(status.code() == Some(125) && said.contains("was killed"), "{status}: {said}");
+    lab.assert_clean();
+    // In the background, whoever comes next.
+    for (remove, left) in [(true, 0), (false, 1)] {
+        let mut words = vec!["run", "-d", "--name", "bg"];
+        words.extend(remove.then_some("--rm"));
+        program::run(lab.shipfs(&words).args([&lab.cid, "sleep", "600"]));
+        let pid = lab.containers()[0]["pid"].as_u64().expect("a process");
+        signal(watcher(&lab).expect("a watcher"), Signal::KILL);
+        wait_until("nobody watches it", || watcher(&lab).is_none());
+        let shown = lab.containers();
+        assert_eq!(shown.len(), left, "{shown:?}");
+        wait_until("its processes are gone", || !Path::new(&format!("/proc/{pid}")).exists());
+        if let Some(shown) = shown.first() {
+            assert_eq!((&shown["status"], &shown["exit_code"]), (&"exited".into(), &137.into()));
+            program::run(lab.shipfs(&["rm", "bg"]));
+        }
+        lab.assert_clean();
+    }
+}
+
+#[test]
+fn privileged_d8_both_may_be_killed_at_once() {
+    let Some(lab) = Lab::new("privileged_d8_both_may_be_killed_at_once") else { return };
+    let running = lab.start(&["--rm"], "echo ready; sleep 600");
+    let watching = watcher(&lab).expect("a watcher");
+    // Stopped first, so that neither sees the other's end.
+    signal(watching, Signal::STOP);
+    running.kill();
+    signal(watching, Signal::KILL);
+    wait_until("both are gone", || watcher(&lab).is_none());
+    assert_eq!(lab.text(&[], &["echo", "next"]), "next\n");
+    lab.assert_clean();
+}

@@ -1,0 +1,161 @@
+//! A container with a terminal: through a pair of our own.
+
+use super::{Lab, PATIENCE, signal, wait_until};
+use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Instant;
+
+/// Both ends of a terminal; what is shown on it.
+struct Terminal {
+    ours: OwnedFd,
+    theirs: File,
+    shown: Receiver<Vec<u8>>,
+    text: String,
+}
+
+impl Terminal {
+    fn new() -> Self {
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
+        grantpt(&ours).expect("granted");
+        unlockpt(&ours).expect("unlocked");
+        let name = ptsname(&ours, Vec::new()).expect("a name").into_string().expect("text");
+        let theirs = File::options().read(true).write(true).open(name).expect("its other end");
+        let (sender, shown) = mpsc::channel();
+        let mut from = File::from(ours.try_clone().expect("cloned"));
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(length @ 1..) = from.read(&mut piece) {
+                if sender.send(piece[..length].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        let terminal = Self { ours, theirs, shown, text: String::new() };
+        terminal.resize(24, 80);
+        terminal
+    }
+
+    fn resize(&self, rows: u16, columns: u16) {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.ours, size).expect("resized");
+    }
+
+    fn start(&self, command: &mut Command) -> Child {
+        let end = || Stdio::from(self.theirs.try_clone().expect("cloned"));
+        command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("it starts")
+    }
+
+    fn attributes(&self) -> String {
+        let Termios { input_modes, output_modes, control_modes, local_modes, .. } =
+            tcgetattr(&self.theirs).expect("attributes");
+        format!("{input_modes:?} {output_modes:?} {control_modes:?} {local_modes:?}")
+    }
+
+    fn press(&self, keys: &str) {
+        File::from(self.ours.try_clone().expect("cloned")).write_all(keys.as_bytes()).expect("pressed");
+    }
+
+    /// Waits until a text is shown, and forgets all up to it.
+    fn expect(&mut self, wanted: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.text.find(wanted) {
+                let rest = self.text.split_off(at + wanted.len());
+                return std::mem::replace(&mut self.text, rest);
+            }
+            let piece = self.shown.recv_timeout(end.saturating_duration_since(Instant::now()));
+            let piece = piece.unwrap_or_else(|_| panic!("`{wanted}` is not shown, but: {}", self.text));
+            self.text.push_str(&String::from_utf8_lossy(&piece));
+        }
+    }
+}
+
+fn end(child: &mut Child) -> ExitStatus {
+    wait_until("it ends", || child.try_wait().expect("waited").is_some());
+    child.wait().expect("waited")
+}
+
+#[test]
+fn privileged_a_terminal_passes_through() {
+    let Some(lab) = Lab::new("privileged_a_terminal_passes_through") else { return };
+    let mut terminal = Terminal::new();
+    let before = terminal.attributes();
+    let mut child = terminal.start(lab.shipfs(&["run", "--rm", "-it", "-e", "PS1=prompt>", &lab.cid, "sh"]));
+    terminal.expect("prompt>");
+    assert_ne!(terminal.attributes(), before, "every key is handed on");
+    terminal.press("tty; stty size; echo $TERM\r");
+    let shown = terminal.expect("xterm");
+    assert!(shown.contains("/dev/pts/0") && shown.contains("24 80"), "{shown}");
+    terminal.resize(33, 101);
+    signal(child.id(), Signal::WINCH);
+    terminal.expect("prompt>");
+    wait_until("the size is the new one", || {
+        terminal.press("stty size; echo do''ne\r");
+        terminal.expect("done").contains("33 101")
+    });
+    // Ctrl-C ends what runs in there, not the container.
+    terminal.press("sh -c 'echo now; sleep 600'\r");
+    terminal.expect("\nnow");
+    terminal.press("\x03");
+    terminal.expect("prompt>");
+    terminal.press("echo still he''re\r");
+    terminal.expect("still here");
+    terminal.press("exit 5\r");
+    assert_eq!(end(&mut child).code(), Some(5));
+    assert_eq!(terminal.attributes(), before, "the terminal is as it was");
+    lab.assert_clean();
+}
+
+#[test]
+fn privileged_a_terminal_is_as_it_was_whatever_ends_the_command() {
+    let Some(lab) = Lab::new("privileged_a_terminal_is_as_it_was_whatever_ends_the_command") else { return };
+    let start = |terminal: &mut Terminal| {
+        let child = terminal.start(lab.shipfs(&["run", "--rm", "-it", &lab.cid, "sh", "-c", "echo ready; sleep 600"]));
+        terminal.expect("ready");
+        child
+    };
+    let mut terminal = Terminal::new();
+    let before = terminal.attributes();
+    let mut child = start(&mut terminal);
+    child.kill().expect("killed");
+    child.wait().expect("waited");
+    wait_until("the terminal is as it was", || terminal.attributes() == before);
+    wait_until("the container is gone", || lab.container_folders().is_empty());
+    let mut child = start(&mut terminal);
+    lab.shipfs(&["kill", lab.containers()[0]["id"].as_str().expect("an identifier")]).output().expect("it starts");
+    assert_eq!(end(&mut child).code(), Some(137));
+    assert_eq!(terminal.attributes(), before);
+    // A command that is not there.
+    let mut child = terminal.start(lab.shipfs(&["run", "--rm", "-it", &lab.cid, "no-such-command"]));
+    assert_eq!(end(&mut child).code(), Some(127));
+    assert_eq!(terminal.attributes(), before);
+    lab.assert_clean();
+}
+
+#[test]
+fn privileged_commands_get_terminals_too() {
+    let Some(lab) = Lab::new("privileged_commands_get_terminals_too") else { return };
+    let output = lab.run(&["-it"], &["true"]);
+    assert_eq!(output.status.code(), Some(125), "stdin is no terminal");
+    assert_eq!(lab.text(&["-t"], &["tty"]), "/dev/pts/0\r\n");
+    lab.shipfs(&["run", "-dt", "--name", "bg", &lab.cid, "sh", "-c", "tty; sleep 600"]).output().expect("it starts");
+    wait_until("it is in the log", || {
+        lab.shipfs(&["logs", "bg"]).output().expect("it starts").stdout == b"/dev/pts/0\r\n"
+    });
+    let mut terminal = Terminal::new();
+    let before = terminal.attributes();
+    let mut child = terminal.start(lab.shipfs(&["exec", "-it", "-e", "PS1=prompt>", "bg", "sh"]));
+    terminal.expect("prompt>");
+    terminal.press("tty; exit 3\r");
+    terminal.expect("/dev/pts/");
+    assert_eq!(end(&mut child).code(), Some(3));
+    assert_eq!(terminal.attributes(), before);
+    lab.shipfs(&["rm", "-f", "bg"]).output().expect("it starts");
+    lab.assert_clean();
+}
