@@ -4,7 +4,7 @@
 //! [`mod@reference`] and [`location`] (what a user types), [`source`] (where images come from), [`plan`] (which blobs an image
 //! consists of), [`link`] (digests to CIDs), [`push`], [`root`] (what a CID turns out to be), [`bring`] (blobs, checked),
 //! [`pull`], [`inspect`], [`names`] (what is kept), [`sink`] and [`save`] (where images go to), [`control`] (the verbs of other
-//! processes).
+//! processes), [`registry`] (the same behind the protocol of registries).
 //!
 //! The library reads no environment variable and no home directory, and prints nothing.
 
@@ -21,6 +21,7 @@ pub mod plan;
 pub mod pull;
 pub mod push;
 pub mod reference;
+pub mod registry;
 pub mod root;
 pub mod save;
 pub mod sink;

@@ -322,7 +322,10 @@ impl Node {
                     growing.send_if_modified(|seen| std::mem::replace(seen, done) != done);
                 },
             };
-            fetch.run()
+            let fetched = fetch.run();
+            // Whoever reads the beginning of this file next is told by the next fetch how much there is.
+            growing.send_replace(0);
+            fetched
         });
         let fetched = following(work, watching, progress).await;
         drop(guard);
