@@ -13,8 +13,8 @@ use std::{
 
 use shipfs_image::{
     control::{
-        EventQueue, Failure, FailureKind, NodeRepository, Options, Order, Registry, Reply, Request, SWARM_KEY_FILE, Session,
-        Stream, generate_swarm_key, write_swarm_key,
+        EventQueue, Failure, FailureKind, NodeRepository, Options, Order, Registry, Reply, Request, SWARM_KEY_FILE,
+        Session, Stream, generate_swarm_key, write_swarm_key,
     },
     reference::Reference,
 };

@@ -58,8 +58,12 @@ pub(super) struct Reading {
 
     /// Try a read again that failed for want of an answer, this often
     #[arg(
-        long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true,
-        env = "IPFS_REGISTRY_SERVE_READ_RETRY_NUM", hide_env_values = true
+        long,
+        value_name = "NUMBER",
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        env = "IPFS_REGISTRY_SERVE_READ_RETRY_NUM",
+        hide_env_values = true
     )]
     read_retry_num: i64,
 

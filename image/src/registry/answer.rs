@@ -84,7 +84,10 @@ pub(super) async fn content(
 ) -> Result<Answer, Refusal> {
     let tag = format!("\"{}\"", content.digest);
     let said = |name: HeaderName| asked.get(name).and_then(|value| value.to_str().ok());
-    let is_same = |text: &str| text.split(',').any(|one| matches!(one.trim().trim_start_matches("W/"), "*") || one.trim().trim_start_matches("W/") == tag);
+    let is_same = |text: &str| {
+        text.split(',')
+            .any(|one| matches!(one.trim().trim_start_matches("W/"), "*") || one.trim().trim_start_matches("W/") == tag)
+    };
     if said(header::IF_NONE_MATCH).is_some_and(is_same) {
         let mut answer = empty(StatusCode::NOT_MODIFIED);
         describe(&mut answer, content, &tag);
@@ -96,7 +99,8 @@ pub(super) async fn content(
     let size = content.size;
     let mut answer = match ranges(asked_ranges, size) {
         Ranges::Unsatisfiable => {
-            let refusal = Refusal::new(Code::SizeInvalid, format!("no part of the {size} bytes can be sent as asked for"));
+            let refusal =
+                Refusal::new(Code::SizeInvalid, format!("no part of the {size} bytes can be sent as asked for"));
             return Err(refusal
                 .status(StatusCode::RANGE_NOT_SATISFIABLE)
                 .header(header::CONTENT_RANGE, format!("bytes */{size}")));

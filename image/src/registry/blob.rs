@@ -111,9 +111,8 @@ impl Fetches {
     /// A whole file of the store with these bytes.
     async fn local(&self, blob: &Blob) -> Result<Option<FileInfo>, Refusal> {
         let (store, cid, digest) = (self.node.store().clone(), blob.cid, blob.digest.clone());
-        let info = blocking(move || {
-            store.file(&cid).or_else(|| store.file_by_digest(&digest.sha256()?).into_iter().next())
-        });
+        let info =
+            blocking(move || store.file(&cid).or_else(|| store.file_by_digest(&digest.sha256()?).into_iter().next()));
         let Some(info) = info.await else { return Ok(None) };
         let is_right = match blob.digest.sha256() {
             Some(digest) => digest == info.digest,
@@ -122,7 +121,11 @@ impl Fetches {
         if is_right && info.size == blob.size {
             return Ok(Some(info));
         }
-        Err(Refusal::failed(&FetchError::Digest { cid: blob.cid, expected: blob.digest.sha256().unwrap_or_default(), got: info.digest }))
+        Err(Refusal::failed(&FetchError::Digest {
+            cid: blob.cid,
+            expected: blob.digest.sha256().unwrap_or_default(),
+            got: info.digest,
+        }))
     }
 }
 
@@ -152,7 +155,8 @@ impl Readable for Blob {
         Box::pin(async move {
             if let Some(info) = self.fetches.local(&self).await? {
                 let file = blocking(move || File::open(info.path)).await;
-                let file = file.map_err(|error| Refusal::new(Code::Unknown, format!("cannot open the blob: {error}")))?;
+                let file =
+                    file.map_err(|error| Refusal::new(Code::Unknown, format!("cannot open the blob: {error}")))?;
                 return Ok(read_file(Arc::new(file), range));
             }
             if !self.fetches.asks {

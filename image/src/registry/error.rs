@@ -129,8 +129,10 @@ impl Refusal {
 
     /// The answer that tells it.
     pub(super) fn into_answer(self) -> Answer {
-        let body = serde_json::json!({ "errors": [{ "code": self.code.text(), "message": self.message, "detail": null }] });
-        let mut answer = Response::new(Full::new(body.to_string().into()).map_err(|never| match never {}).boxed_unsync());
+        let body =
+            serde_json::json!({ "errors": [{ "code": self.code.text(), "message": self.message, "detail": null }] });
+        let mut answer =
+            Response::new(Full::new(body.to_string().into()).map_err(|never| match never {}).boxed_unsync());
         *answer.status_mut() = self.status;
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));

@@ -126,7 +126,9 @@ mod tests {
         for host in ["localhost:5050", "LOCALHOST", "127.0.0.1:5050", "[::1]:5050", "a.localhost", "build.internal:1"] {
             assert!(guard.check(&headers(&[(header::HOST, host)]), true).is_ok(), "{host}");
         }
-        for host in ["attacker.example", "localhost.attacker.example:5050", "127.0.0.1.attacker.example", "", "x:y", ":80"] {
+        for host in
+            ["attacker.example", "localhost.attacker.example:5050", "127.0.0.1.attacker.example", "", "x:y", ":80"]
+        {
             let refused = guard.check(&headers(&[(header::HOST, host)]), false).expect_err(host);
             assert_eq!(refused.status, StatusCode::MISDIRECTED_REQUEST, "{host}");
         }
@@ -140,7 +142,10 @@ mod tests {
     fn b8_off_loopback_nothing_is_pushed_without_the_token() {
         let given = |value: &str| headers(&[(header::AUTHORIZATION, value)]);
         assert!(guard(true, None).authorize(&HeaderMap::new()).is_ok());
-        assert_eq!(guard(false, None).authorize(&given("Bearer x")).expect_err("no token").status, StatusCode::FORBIDDEN);
+        assert_eq!(
+            guard(false, None).authorize(&given("Bearer x")).expect_err("no token").status,
+            StatusCode::FORBIDDEN
+        );
         let token = "0123456789abcdef";
         for is_loopback in [true, false] {
             let guard = guard(is_loopback, Some(token));

@@ -308,10 +308,16 @@ impl Handler {
     }
 
     async fn anywhere(&self, digest: &Digest) -> Option<Found> {
-        let (store, sha256) = (self.fetches.node.store().clone(), digest.sha256()?);
-        let info = crate::bring::blocking(move || store.file_by_digest(&sha256).into_iter().next()).await?;
-        let media_type = String::new();
-        Some(Found { root: info.cid, cid: info.cid, digest: digest.clone(), size: info.size, media_type })
+        let (cid, size) = match (self.repositories.loose_anywhere(digest), digest.sha256()) {
+            (Some(added), _) => (added.cid, added.size),
+            (None, Some(sha256)) => {
+                let store = self.fetches.node.store().clone();
+                let info = crate::bring::blocking(move || store.file_by_digest(&sha256).into_iter().next()).await?;
+                (info.cid, info.size)
+            }
+            (None, None) => return None,
+        };
+        Some(Found { root: cid, cid, digest: digest.clone(), size, media_type: String::new() })
     }
 
     async fn upload_status(&self, repository: &Repository, id: &str) -> Result<Answer, Refusal> {

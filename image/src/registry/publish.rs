@@ -90,7 +90,7 @@ impl Repositories {
         self.tidy(&*blobs, repository, &gathered, has_tag.then_some(&digest)).await?;
         if subject.is_some() {
             // It travels inside what it is about from now on.
-            images.extend(self.renew(&*blobs, repository, subject.as_ref(), None).await?);
+            images.extend(self.renew(&*blobs, repository, subject.as_ref(), None).await?.0);
         }
         Ok(Published { digest, root: image.root, subject, images })
     }
@@ -242,16 +242,17 @@ impl Repositories {
         Ok(Some(added))
     }
 
-    /// Makes the roots anew of images that hold this subject, or this part that goes away.
+    /// Makes the roots anew of images that hold this subject, or this manifest that goes away. Gives them, and the name of
+    /// one that cannot be without it.
     async fn renew(
         &self,
         blobs: &dyn Blobs,
         repository: &Repository,
         subject: Option<&Digest>,
         without: Option<&Digest>,
-    ) -> Result<Vec<Image>, Refusal> {
+    ) -> Result<(Vec<Image>, Option<String>), Refusal> {
         let members = self.members(repository).await?;
-        let mut renewed = Vec::new();
+        let (mut renewed, mut needed) = (Vec::new(), None);
         for member in &members {
             let image = self.images.open(&member.image.root).await?;
             let is_layout = image.root.shape() == Shape::Layout;
@@ -260,13 +261,17 @@ impl Repositories {
             }
             let top = Descriptor { urls: Vec::new(), ..image.root.top.clone() };
             let gathered = self.gather(blobs, repository, &members, &top, None, without).await?;
+            if without.is_some_and(|without| gathered.parts.contains_key(without)) {
+                needed = Some(member.name.familiar());
+                continue;
+            }
             let image = Image { name: member.image.name.clone(), ..layout(blobs, &top, &gathered).await? };
             if image.root != member.image.root {
                 names::save(blobs.records(), &image).await.map_err(|error| Refusal::failed(&error))?;
                 renewed.push(image);
             }
         }
-        Ok(renewed)
+        Ok((renewed, needed))
     }
 
     /// Takes a tag, or a manifest with all its tags, out of a repository.
@@ -274,7 +279,8 @@ impl Repositories {
         let _one_at_a_time = self.writing.lock().await;
         let members = self.members(repository).await?;
         let blobs = (self.storage)();
-        let unknown = |what: String| Refusal::new(Code::ManifestUnknown, format!("{what} is not in `{}`", repository.text));
+        let unknown =
+            |what: String| Refusal::new(Code::ManifestUnknown, format!("{what} is not in `{}`", repository.text));
         match wanted {
             Wanted::Tag(tag) => {
                 let name = repository.name(wanted);
@@ -285,19 +291,16 @@ impl Repositories {
                 Ok(Vec::new())
             }
             Wanted::Digest(digest) => {
-                let (gone, left): (Vec<_>, Vec<_>) =
-                    members.iter().cloned().partition(|member| member.digest() == Some(digest));
-                if gone.is_empty() {
-                    return match self.holder(&left, digest).await? {
-                        Some(name) => Err(in_use(digest, &name)),
-                        None => Err(unknown(format!("`{digest}`"))),
-                    };
-                }
+                let gone: Vec<_> = members.iter().filter(|member| member.digest() == Some(digest)).collect();
                 for member in &gone {
                     blobs.records().release(&member.image.name).await.map_err(|error| Refusal::failed(&error))?;
                 }
                 self.take_loose(repository, digest);
-                self.renew(&*blobs, repository, None, Some(digest)).await
+                match self.renew(&*blobs, repository, None, Some(digest)).await? {
+                    (_, Some(name)) if gone.is_empty() => Err(in_use(digest, &name)),
+                    (renewed, _) if gone.is_empty() && renewed.is_empty() => Err(unknown(format!("`{digest}`"))),
+                    (renewed, _) => Ok(renewed),
+                }
             }
         }
     }

@@ -166,6 +166,12 @@ impl Repositories {
         loose.get(&(canonical(repository), digest.clone())).map(|blob| blob.added)
     }
 
+    /// An uploaded blob of any repository.
+    pub(super) fn loose_anywhere(&self, digest: &Digest) -> Option<Added> {
+        let loose = self.loose.lock().unwrap_or_else(PoisonError::into_inner);
+        loose.iter().find(|((_, known), _)| known == digest).map(|(_, blob)| blob.added)
+    }
+
     pub(super) fn take_loose(&self, repository: &Repository, digest: &Digest) -> bool {
         let mut loose = self.loose.lock().unwrap_or_else(PoisonError::into_inner);
         loose.remove(&(canonical(repository), digest.clone())).is_some()

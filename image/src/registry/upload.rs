@@ -165,7 +165,8 @@ impl Turn<'_> {
                 }
                 broken => {
                     self.write(std::mem::take(&mut gathered)).await?;
-                    let what = if broken.is_err() { "nothing came of the body for too long" } else { "the body broke off" };
+                    let what =
+                        if broken.is_err() { "nothing came of the body for too long" } else { "the body broke off" };
                     return Err(Refusal::new(Code::BlobUploadInvalid, what).status(hyper::StatusCode::REQUEST_TIMEOUT));
                 }
             };
