@@ -11,7 +11,12 @@ use shipfs_node::fetch::FetchError;
 
 use super::answer::Answer;
 use crate::{
-    blobs::BlobsError, bring::BringError, names::NamesError, oci::DocumentError, plan::PlanError, root::RootError,
+    blobs::{BlobsError, NOBODY, OFFLINE},
+    bring::BringError,
+    names::NamesError,
+    oci::DocumentError,
+    plan::PlanError,
+    root::RootError,
 };
 
 /// Longest chain of causes that is told.
@@ -213,6 +218,7 @@ fn of(error: &(dyn Error + 'static)) -> Option<(Code, StatusCode)> {
     }
     if let Some(error) = error.downcast_ref::<BlobsError>() {
         return match error {
+            BlobsError::NotFound { asked, .. } if matches!(asked.as_str(), NOBODY | OFFLINE) => unavailable,
             BlobsError::NotFound { .. } => late,
             BlobsError::Mismatch { .. } | BlobsError::TooLarge { .. } => wrong,
             BlobsError::NotAFile { .. } | BlobsError::NotADirectory { .. } => wrong,
