@@ -170,15 +170,22 @@ impl Context {
             }
             None => None,
         };
+        queue.close();
+        if let Err(error) = showing.await {
+            tracing::error!(%error, "the progress display failed");
+        }
         stop.make_regular();
         self.output.ready(&identity)?;
         self.notify("READY=1");
+        let queue = Arc::new(EventQueue::default());
+        let showing = progress::follow(queue.clone(), self.output.clone());
+        let closing = Closing(queue.clone());
         tokio::select! {
             () = stop.told() => {}
-            () = answering(listening, &*queue) => {}
+            () = answering(listening, &queue) => {}
         }
         self.notify("STOPPING=1");
-        queue.close();
+        drop(closing);
         if let Err(error) = showing.await {
             tracing::error!(%error, "the progress display failed");
         }

@@ -8,6 +8,7 @@ mod parsers;
 mod quiet;
 mod readme;
 mod refusals;
+mod registry;
 mod relay;
 mod repository;
 mod tidy;

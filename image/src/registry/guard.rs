@@ -52,7 +52,8 @@ impl Guard {
     /// Refuses what a browser sends in somebody else's name.
     pub(super) fn check(&self, headers: &HeaderMap, is_change: bool) -> Result<(), Refusal> {
         let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if self.is_loopback && !self.is_own(host) {
+        let is_one = headers.get_all(header::HOST).iter().count() == 1;
+        if self.is_loopback && !(is_one && self.is_own(host)) {
             let quoted: String = host.chars().take(100).collect();
             let message = format!("`{}` is not a name of this registry", quoted.escape_debug());
             return Err(Refusal::new(Code::Denied, message).status(StatusCode::MISDIRECTED_REQUEST));
@@ -133,6 +134,9 @@ mod tests {
             assert_eq!(refused.status, StatusCode::MISDIRECTED_REQUEST, "{host}");
         }
         assert!(guard.check(&HeaderMap::new(), false).is_err(), "no host at all");
+        let mut two = headers(&[(header::HOST, "localhost")]);
+        two.append(header::HOST, "attacker.example".parse().expect("a value"));
+        assert!(guard.check(&two, false).is_err(), "two hosts");
         let page = headers(&[(header::HOST, "localhost:5050"), (header::ORIGIN, "https://attacker.example")]);
         assert_eq!(guard.check(&page, true).expect_err("a push").status, StatusCode::FORBIDDEN);
         assert!(guard.check(&page, false).is_ok());

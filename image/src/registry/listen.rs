@@ -28,7 +28,7 @@ use super::{RegistryError, answer::set, handle::Handler};
 /// Connections at once. Each may have a file and a few buffers open.
 const MAX_CONNECTIONS: usize = 512;
 /// Time for the head of a request to arrive, and for the next request to begin.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a head, and headers in it: what clients send has below 2 KiB.
 const MAX_HEAD_BYTES: usize = 32 << 10;
 const MAX_HEADERS: usize = 64;
