@@ -3,6 +3,7 @@
 //! May import the crates under test as a user would. It never reaches the internet, and never leaves a process, a
 //! namespace or a mount behind.
 
+pub mod busybox;
 pub mod crafted;
 pub mod debian;
 pub mod http;
