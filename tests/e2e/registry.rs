@@ -9,6 +9,8 @@ use shipfs_tests::repository::Repository;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -85,6 +87,30 @@ fn images_are_pulled_alone_and_from_a_daemon_by_cid_and_by_name() {
     command.args(["--listen-registry", "127.0.0.1:0"]);
     let (_daemon, line) = Running::start(&mut command, "registry: serving on").expect("it serves");
     check(line.rsplit(' ').next().and_then(|address| address.parse().ok()).expect("an address"));
+}
+
+/// What the units for systemd start, starts, and says so to systemd.
+#[test]
+fn the_units_start_a_daemon_that_tells_when_it_is_ready() {
+    for unit in ["shipfs.service", "shipfs-user.service"] {
+        let folder = TempDir::new().expect("a folder");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/systemd").join(unit);
+        let text = fs::read_to_string(path).expect("a unit");
+        let line = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command");
+        let (_, arguments) = line.split_once("/shipfs ").expect("the program");
+        let socket = UnixDatagram::bind(folder.path().join("notify")).expect("binds");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+        let mut command = shipfs(&folder.path().join("repository"));
+        command.env("NOTIFY_SOCKET", folder.path().join("notify"));
+        command.args(["--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+        command.args(arguments.replace("localhost:5050", "localhost:0").split(' '));
+        let (_daemon, ready) = Running::start(&mut command, "registry: serving on").expect("it serves");
+        let mut told = [0; 64];
+        let length = socket.recv(&mut told).expect("systemd is told");
+        assert_eq!(&told[..length], b"READY=1");
+        let address = ready.rsplit(' ').next().and_then(|address| address.parse().ok()).expect("an address");
+        assert_eq!(http::get(address, "/v2/").expect("an answer").0, 200);
+    }
 }
 
 #[test]
