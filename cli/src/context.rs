@@ -14,8 +14,8 @@ use std::{
 
 use shipfs_image::{
     control::{
-        EventQueue, Failure, FailureKind, NodeRepository, Options, Order, Reply, Request, SWARM_KEY_FILE, Session,
-        Stream, generate_swarm_key, write_swarm_key,
+        EventQueue, Failure, FailureKind, NodeRepository, Options, Order, Registry, Reply, Request, SWARM_KEY_FILE,
+        Session, Stream, generate_swarm_key, write_swarm_key,
     },
     reference::Reference,
 };
@@ -114,6 +114,14 @@ fn trace(config: &Config, output: &Output) {
         .init();
 }
 
+/// Answers the clients of registries, if that was asked for, for ever.
+async fn answering(registry: Option<shipfs_image::registry::Registry>, queue: &EventQueue) {
+    match registry {
+        Some(registry) => registry.run(queue).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Closes a queue however its verb ends.
 struct Closing(Arc<EventQueue>);
 
@@ -151,19 +159,37 @@ impl Context {
         }
     }
 
-    /// Holds the repository and serves until the user, or systemd, stops it.
-    pub(crate) async fn daemon(&mut self) -> Outcome {
+    /// Answers the clients of registries until the user stops it.
+    pub(crate) async fn registry(&mut self, registry: Registry) -> Outcome {
+        let stop = self.stop.clone();
+        stop.make_regular();
+        tokio::select! {
+            result = self.call(Request::Registry(registry)) => result.map(drop),
+            () = stop.told() => Ok(()),
+        }
+    }
+
+    /// Holds the repository and serves until the user, or systemd, stops it; with a registry in front, if one is wanted.
+    pub(crate) async fn daemon(&mut self, registry: Option<Registry>) -> Outcome {
         let stop = self.stop.clone();
         let queue = Arc::new(EventQueue::default());
         let showing = progress::follow(queue.clone(), self.output.clone());
         let _closing = Closing(queue.clone());
         let becoming = async {
             let host = self.session.become_daemon(&*queue).await?;
-            host.serve_everything(&self.options, &*queue).await
+            let identity = host.serve_everything(&self.options, &*queue).await?;
+            Ok::<_, Failure>((host, identity))
         };
-        let identity = tokio::select! {
-            identity = becoming => identity?,
+        let (host, identity) = tokio::select! {
+            became = becoming => became?,
             () = stop.told() => return Err(Failure::interrupted()),
+        };
+        let listening = match registry {
+            Some(mut registry) => {
+                registry.anchor(&self.config.directory);
+                Some(host.listen_registry(registry, &self.options, &*queue).await?)
+            }
+            None => None,
         };
         queue.close();
         if let Err(error) = showing.await {
@@ -172,8 +198,18 @@ impl Context {
         stop.make_regular();
         self.output.ready(&identity)?;
         self.notify("READY=1");
-        stop.told().await;
+        let queue = Arc::new(EventQueue::default());
+        let showing = progress::follow(queue.clone(), self.output.clone());
+        let closing = Closing(queue.clone());
+        tokio::select! {
+            () = stop.told() => {}
+            () = answering(listening, &queue) => {}
+        }
         self.notify("STOPPING=1");
+        drop(closing);
+        if let Err(error) = showing.await {
+            tracing::error!(%error, "the progress display failed");
+        }
         Ok(())
     }
 

@@ -3,8 +3,8 @@
 //! Reading order: [`event`] (what a running verb tells), [`blobs`] (the seam to storage), [`oci`] (documents),
 //! [`mod@reference`] and [`location`] (what a user types), [`source`] (where images come from), [`plan`] (which blobs an image
 //! consists of), [`link`] (digests to CIDs), [`push`], [`root`] (what a CID turns out to be), [`bring`] (blobs, checked),
-//! [`pull`], [`inspect`], [`names`] (what is kept), [`sink`] and [`save`] (where images go to), [`run`] (images as containers), [`control`] (the verbs of other
-//! processes).
+//! [`pull`], [`inspect`], [`names`] (what is kept), [`sink`] and [`save`] (where images go to), [`layer`] and [`run`] (images
+//! as containers), [`control`] (the verbs of other processes), [`registry`] (the same behind the protocol of registries).
 //!
 //! The library reads no environment variable and no home directory, and prints nothing.
 
@@ -22,6 +22,7 @@ pub mod plan;
 pub mod pull;
 pub mod push;
 pub mod reference;
+pub mod registry;
 pub mod root;
 pub mod run;
 pub mod save;

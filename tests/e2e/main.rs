@@ -9,6 +9,7 @@ mod private;
 mod quiet;
 mod readme;
 mod refusals;
+mod registry;
 mod relay;
 mod repository;
 mod run;

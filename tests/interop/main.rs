@@ -9,3 +9,5 @@ mod matrix;
 mod older;
 mod ours;
 mod private;
+mod registry;
+mod registry_clients;

@@ -7,6 +7,7 @@ use crate::program::{Running, run, shipfs};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -81,6 +82,17 @@ impl Repository {
     fn start(daemon: &mut Command) -> (Running, String) {
         let (running, ready) = Running::start(daemon, "ready").expect("it serves");
         (running, ready.rsplit(' ').next().expect("an address").to_owned())
+    }
+
+    /// Starts a registry on a port of loopback that was free, with more arguments; gives its address.
+    ///
+    /// # Panics
+    /// When it is not ready in time.
+    pub fn registry(&self, global: &[&str], arguments: &[&str]) -> (Running, SocketAddr) {
+        let mut command = shipfs(&self.path);
+        command.args(global).args(["registry", "serve", "--listen-registry", "127.0.0.1:0"]).args(arguments);
+        let (running, ready) = Running::start(&mut command, "registry: serving on").expect("it serves");
+        (running, ready.rsplit(' ').next().and_then(|address| address.parse().ok()).expect("an address"))
     }
 
     /// Runs a verb that needs nobody else and must succeed; its result.

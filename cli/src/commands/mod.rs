@@ -18,6 +18,7 @@ mod peers;
 mod ps;
 mod pull;
 mod push;
+mod registry;
 mod rm;
 mod rmi;
 mod run;
@@ -55,6 +56,9 @@ pub(crate) enum Command {
     Gc(gc::Args),
     Verify(verify::Args),
     Daemon(daemon::Args),
+    Registry(registry::Args),
+    #[command(hide = true)]
+    Ipfs(registry::IpfsArgs),
     Id(id::Args),
     Peers(peers::Args),
     Key(key::Args),
@@ -85,6 +89,8 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Gc(args) => gc::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
         Command::Daemon(args) => daemon::run(args, context).await,
+        Command::Registry(args) => registry::run(args, context).await,
+        Command::Ipfs(args) => registry::run_ipfs(args, context).await,
         Command::Id(args) => id::run(args, context).await,
         Command::Peers(args) => peers::run(args, context).await,
         Command::Key(args) => key::run(args, context),

@@ -2,7 +2,7 @@
 
 use crate::support::Shipfs;
 
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 17] = [
     "push",
     "pull",
     "images",
@@ -14,6 +14,7 @@ const VERBS: [&str; 16] = [
     "gc",
     "verify",
     "daemon",
+    "registry",
     "id",
     "peers",
     "key",
@@ -42,6 +43,7 @@ Commands:
   gc          Free the space of everything that no image, pin or running command needs
   verify      Hash everything in the repository and say what is damaged
   daemon      Serve what is in the repository until told to stop
+  registry    Let the clients of registries pull by CID, and push
   id          Say who this node is: peer ID, network, addresses
   peers       List the peers that the running node is connected to
   key         Manage the key of a private network

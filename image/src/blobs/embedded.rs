@@ -221,7 +221,7 @@ fn fetch_error(cid: Cid, expected: Option<Expected>, error: FetchError) -> Blobs
         (FetchError::Dag { source: WalkError::Directory { .. } | WalkError::NotAFile { .. }, .. }, _) => {
             BlobsError::NotAFile { cid }
         }
-        (FetchError::Offline { .. }, _) => BlobsError::NotFound { cid, asked: "this node is offline".to_owned() },
+        (FetchError::Offline { .. }, _) => BlobsError::NotFound { cid, asked: super::OFFLINE.to_owned() },
         (FetchError::Unavailable { asked, holders, waited, .. }, _) => {
             let waited = waited.as_secs_f32();
             let asked = format!("{asked} peers asked, {} have it, nothing came for {waited:.1} s", holders.len());

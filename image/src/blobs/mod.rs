@@ -147,6 +147,11 @@ impl Body {
     }
 }
 
+/// Who was asked for what is not here, when peers may not be asked.
+pub(crate) const NOBODY: &str = "nobody was asked";
+/// The same of a node that is part of no network.
+pub(crate) const OFFLINE: &str = "this node is offline";
+
 /// Told the number of bytes done so far; must not block.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 

@@ -27,6 +27,7 @@ use super::{
     network::chosen,
     online::{self, Serving},
     prepare::{self, Unpacking},
+    registry,
     verify::verify,
 };
 use crate::{
@@ -100,6 +101,35 @@ impl Host {
             self.serving.announce(images);
         }
         self.identity().await
+    }
+
+    /// Listens for the clients of registries, and says where. They are answered while the result runs.
+    ///
+    /// # Errors
+    /// [`Failure`] when it cannot listen.
+    pub async fn listen_registry(
+        &self,
+        asked: super::Registry,
+        options: &Options,
+        events: &dyn EventSink,
+    ) -> Result<crate::registry::Registry, Failure> {
+        let network = self.network(self.node.net().await, options, events)?;
+        if network.network != Network::Offline {
+            online::enter(&self.node, &network).await?;
+        }
+        registry::start(&self.node, &network.network, &self.serving, asked, events).await
+    }
+
+    /// Answers the clients of registries until it is dropped.
+    async fn answer_registry(
+        &self,
+        asked: super::Registry,
+        options: &Options,
+        events: &dyn EventSink,
+    ) -> Result<Reply, Failure> {
+        let registry = self.listen_registry(asked, options, events).await?;
+        tokio::join!(registry.run(events), online::tell_joined(&self.node, events));
+        Err(Failure::new(FailureKind::Other, "the registry ended"))
     }
 
     /// The network that a verb is to use, with what is to be said about it.
@@ -247,6 +277,10 @@ impl Holder for Host {
                 preparing.await
             }
             Request::Serve { root } => self.serve(root, &order.options, events).await,
+            Request::Registry(asked) => {
+                let answering: BoxFuture<'_, _> = Box::pin(self.answer_registry(asked, &order.options, events));
+                answering.await
+            }
             Request::Id => self.identity().await.map(Reply::Identity),
             Request::Peers => {
                 let network = self.network(self.node.net().await, &order.options, events)?;

@@ -12,8 +12,7 @@ use crate::blobs::{
     embedded::EmbeddedBlobs,
 };
 
-/// Who was asked for what is not here.
-pub(super) const NOBODY: &str = "nobody was asked";
+pub(super) use crate::blobs::NOBODY;
 
 /// The store of an embedded node, without its network.
 pub(super) struct LocalBlobs(pub(super) EmbeddedBlobs);

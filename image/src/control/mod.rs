@@ -16,6 +16,7 @@ mod network;
 mod online;
 mod prepare;
 mod queue;
+mod registry;
 mod reply;
 mod request;
 mod server;
@@ -33,7 +34,9 @@ pub use queue::EventQueue;
 pub use reply::{
     Collected, Identity, ImageRow, PeerRow, Prepared, Pulled, Pushed, Removed, Reply, Saved, Tagged, Verified,
 };
-pub use request::{NetworkChoice, Options, PlatformChoice, Prepare, Pull, PullPolicy, Push, Request, Source, Stream};
+pub use request::{
+    NetworkChoice, Options, PlatformChoice, Prepare, Pull, PullPolicy, Push, Registry, Request, Source, Stream,
+};
 pub use session::Session;
 pub use swarm_key::{SWARM_KEY_FILE, generate_swarm_key, write_swarm_key};
 pub use wire::Role;

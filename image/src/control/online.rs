@@ -63,21 +63,24 @@ pub(super) fn watched<'w, T: Send + 'w>(
     Box::pin(watch(node, options, events, verb))
 }
 
+/// Says which network the node entered, once it did.
+pub(super) async fn tell_joined(node: &Node, events: &dyn EventSink) {
+    let net = loop {
+        match node.net().await {
+            Some(net) => break net,
+            None => tokio::time::sleep(JOIN_POLL).await,
+        }
+    };
+    events.emit(Event::Note(joined(&net)));
+}
+
 async fn watch<T: Send>(
     node: &Node,
     options: &Options,
     events: &dyn EventSink,
     mut verb: BoxFuture<'_, Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let telling = async {
-        let net = loop {
-            match node.net().await {
-                Some(net) => break net,
-                None => tokio::time::sleep(JOIN_POLL).await,
-            }
-        };
-        events.emit(Event::Note(joined(&net)));
-    };
+    let telling = tell_joined(node, events);
     // The node's own patience was set by whoever started it; only a shorter one can be kept here.
     let own = node.config().patience;
     let patience = options.patience.filter(|patience| *patience < own);

@@ -77,6 +77,21 @@ pub enum Request {
         /// What the user wants to be found.
         root: Reference,
     },
+    /// Answers the clients of registries until it is cancelled; its reply never comes.
+    Registry(Registry),
+}
+
+/// Arguments of [`Request::Registry`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registry {
+    /// Host and port to listen on.
+    pub listen: String,
+    /// How long to wait while nothing arrives from peers; as long as the node does, if absent.
+    pub read_timeout: Option<Duration>,
+    /// How often a read that failed for want of an answer is tried again.
+    pub read_retries: u32,
+    /// File with the token that pushing needs.
+    pub token_file: Option<PathBuf>,
 }
 
 /// Arguments of [`Request::Push`].
@@ -213,17 +228,29 @@ impl Request {
 
     /// Whether the verb goes on until it is cancelled.
     pub fn is_endless(&self) -> bool {
-        matches!(self, Self::Serve { .. })
+        matches!(self, Self::Serve { .. } | Self::Registry(_))
     }
 
     /// Makes every path absolute, as seen from `directory`.
     pub fn anchor(&mut self, directory: &Path) {
+        if let Self::Registry(registry) = self {
+            registry.anchor(directory);
+        }
         let place = match self {
             Self::Push(Push { source: Source::Place(place), .. }) | Self::Load { from: place } => place,
             Self::Pull(Pull { to: Some(place), .. }) | Self::Save { to: place, .. } => place,
             _ => return,
         };
         if let Place::Path(path) = &mut place.place {
+            *path = anchored(directory, path);
+        }
+    }
+}
+
+impl Registry {
+    /// Makes every path absolute, as seen from `directory`.
+    pub fn anchor(&mut self, directory: &Path) {
+        if let Some(path) = &mut self.token_file {
             *path = anchored(directory, path);
         }
     }

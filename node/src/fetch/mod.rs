@@ -79,6 +79,8 @@ pub(crate) struct FileFetch<'a> {
     /// Longest file accepted when nothing is expected.
     pub(crate) limit: u64,
     pub(crate) progress: &'a (dyn Fn(u64) + Send + Sync),
+    /// Told how many bytes from the start lie in the partial file without a gap, each checked against its CID.
+    pub(crate) prefix: &'a (dyn Fn(u64) + Send + Sync),
 }
 
 struct Child {
@@ -297,6 +299,7 @@ impl FileFetch<'_> {
             state.written_back = state.digest.position;
         }
         (self.progress)(state.received);
+        (self.prefix)(state.digest.position);
         Ok(())
     }
 

@@ -6,6 +6,8 @@
 
 mod read;
 
+pub use read::Prefix;
+
 use crate::add::{self, AddError, Added, Content};
 use crate::config::{Config, Network, NetworkConfig};
 use crate::exchange::bitswap::Exchange;
@@ -61,6 +63,8 @@ struct Online {
 struct Flight {
     turn: Arc<tokio::sync::Mutex<()>>,
     progress: watch::Sender<u64>,
+    /// Bytes from the start that lie in the partial file without a gap.
+    prefix: watch::Sender<u64>,
 }
 
 struct Inner {
@@ -300,7 +304,7 @@ impl Node {
         };
         let _place = self.0.files.acquire().await;
         let (stop, guard) = self.stop();
-        let (node, cid, reporting) = (self.clone(), *cid, flight.progress.clone());
+        let (node, cid, reporting, growing) = (self.clone(), *cid, flight.progress.clone(), flight.prefix.clone());
         let work = self.blocking(move |store| {
             // A caller that goes away leaves this running until it sees that it was stopped; the next may only begin then.
             let _in_turn = (turn, flight);
@@ -314,8 +318,14 @@ impl Node {
                 expected,
                 limit,
                 progress: &|done| reporting.send_modify(|seen| *seen = done),
+                prefix: &|done| {
+                    growing.send_if_modified(|seen| std::mem::replace(seen, done) != done);
+                },
             };
-            fetch.run()
+            let fetched = fetch.run();
+            // Whoever reads the beginning of this file next is told by the next fetch how much there is.
+            growing.send_replace(0);
+            fetched
         });
         let fetched = following(work, watching, progress).await;
         drop(guard);
@@ -328,7 +338,8 @@ impl Node {
         if let Some(flight) = flights.get(cid).and_then(Weak::upgrade) {
             return flight;
         }
-        let flight = Arc::new(Flight { turn: Arc::default(), progress: watch::Sender::new(0) });
+        let (progress, prefix) = (watch::Sender::new(0), watch::Sender::new(0));
+        let flight = Arc::new(Flight { turn: Arc::default(), progress, prefix });
         flights.insert(*cid, Arc::downgrade(&flight));
         flight
     }

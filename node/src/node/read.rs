@@ -2,7 +2,7 @@
 //!
 //! Imports its parent and [`crate::dag`]. It never keeps what it reads from peers.
 
-use super::Node;
+use super::{Flight, Node};
 use crate::add::AddError;
 use crate::block::Block;
 use crate::dag::{self, BlockSource, DirectoryError, Entry, ReadError};
@@ -15,11 +15,39 @@ use cid::Cid;
 use futures::Stream;
 use std::ops::Range;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Most entries of a directory that is listed.
 const MAX_ENTRIES: usize = 100_000;
 
+/// How much of a file can be read from its start while it is being fetched; see [`Node::prefix`].
+pub struct Prefix {
+    _flight: Arc<Flight>,
+    receiver: watch::Receiver<u64>,
+}
+
+impl Prefix {
+    /// Bytes from the start that lie in [`Store::partial_path`] without a gap, each checked against its CID. The digest
+    /// of the whole is known only when the fetch ends. Zero before a fetch begins and after it ended.
+    pub fn bytes(&self) -> u64 {
+        *self.receiver.borrow()
+    }
+
+    /// Waits until it changes. Safe to drop at any time.
+    pub async fn changed(&mut self) {
+        // Its sender lives as long as this.
+        let _ = self.receiver.changed().await;
+    }
+}
+
 impl Node {
+    /// Follows a fetch of this file, whoever asked for it by [`Node::get`], now or later: for those who want to read its
+    /// beginning before its end is here.
+    pub fn prefix(&self, cid: &Cid) -> Prefix {
+        let flight = self.flight(cid);
+        Prefix { receiver: flight.prefix.subscribe(), _flight: flight }
+    }
+
     /// Takes a directory in. Returns its CID and its cumulative size.
     ///
     /// # Errors

@@ -15,9 +15,15 @@ use crate::pin::Lease;
 use bytes::Bytes;
 use cid::Cid;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 impl Store {
+    /// Where a file lies while it is being received. Whoever has opened it there goes on reading it when it is finished.
+    pub fn partial_path(&self, cid: &Cid) -> PathBuf {
+        self.inner.root.join(PARTIAL).join(cid.to_string())
+    }
+
     /// Begins or resumes receiving the file of a CID, of `size` bytes; `digest` is what it is expected to hash to. Nothing
     /// is allocated by the declared size.
     ///
