@@ -244,7 +244,8 @@ impl Blocks {
         lock(&self.pins).insert(cid, name.to_owned());
     }
 
-    fn get(&self, cid: &Cid) -> Option<Bytes> {
+    /// The bytes of a block, whatever they are.
+    pub fn get(&self, cid: &Cid) -> Option<Bytes> {
         lock(&self.blocks).get(cid).cloned()
     }
 }
