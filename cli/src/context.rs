@@ -14,7 +14,7 @@ use std::{
 use shipfs_image::{
     control::{
         EventQueue, Failure, FailureKind, NodeRepository, Options, Order, Reply, Request, SWARM_KEY_FILE, Session,
-        Stream, generate_swarm_key, write_swarm_key,
+        Stream, generate_swarm_key, needs_own_node, write_swarm_key,
     },
     reference::Reference,
 };
@@ -70,7 +70,7 @@ pub(crate) fn run(args: Args) -> Outcome {
 }
 
 async fn carry_out(args: Args, config: Config, output: Output) -> Outcome {
-    let options = args.global.options();
+    let options = Options { daemon: config.daemon.clone(), ..args.global.options() };
     let stop = Stop::listen().map_err(|error| Failure::from_error(FailureKind::Other, &error))?;
     let repository = NodeRepository { directory: config.repository.clone(), options: options.clone() };
     let session = Session::new(repository);
@@ -130,8 +130,14 @@ impl Context {
         }
     }
 
+    /// Refuses what only this node does, when another daemon was named.
+    pub(crate) fn check_own_node(&self, what: &str, instead: &str) -> Outcome {
+        needs_own_node(&self.options, what, instead)
+    }
+
     /// Holds the repository and serves until the user, or systemd, stops it.
     pub(crate) async fn daemon(&mut self) -> Outcome {
+        self.check_own_node("`daemon` runs this node", "the IPFS daemon runs by itself")?;
         let stop = self.stop.clone();
         let queue = Arc::new(EventQueue::default());
         let showing = progress::follow(queue.clone(), self.output.clone());
@@ -177,6 +183,10 @@ impl Context {
     /// Says how others get what was pushed.
     pub(crate) async fn tell_how_to_get(&mut self, cid: &str) -> Outcome {
         if self.output.mode != Mode::Text {
+            return Ok(());
+        }
+        if self.options.daemon.is_some() {
+            self.output.say(&format!("the IPFS daemon holds it; others get it with: shipfs pull {cid}"));
             return Ok(());
         }
         let is_served = matches!(self.call(Request::Id).await, Ok(Reply::Identity(identity)) if identity.serving);

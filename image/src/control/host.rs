@@ -17,6 +17,7 @@ use shipfs_node::{
 use super::{
     Collected, Failure, Holder, Identity, Options, Order, Reply, Repository, Request, Role,
     explain::explain,
+    foreign,
     images::Images,
     inspect::inspect,
     local::LocalBlobs,
@@ -49,7 +50,10 @@ impl Repository for NodeRepository {
     }
 
     async fn open(&self, role: Role) -> Result<Option<Host>, Failure> {
-        let (mut network, _) = chosen(&self.options, &NetworkConfig::lan(), &self.directory)?;
+        // What the daemon of somebody else's does is not for the node that other verbs may need.
+        let nothing = Options::default();
+        let own = if self.options.daemon.is_some() { &nothing } else { &self.options };
+        let (mut network, _) = chosen(own, &NetworkConfig::lan(), &self.directory)?;
         if role == Role::Command && network.network == Network::Offline {
             // Its own verb asks nobody; those of other processes may.
             network = NetworkConfig::lan();
@@ -142,7 +146,7 @@ impl Host {
         } else {
             Box::new(LocalBlobs(embedded))
         };
-        let images = Images { blobs: &*blobs, spool: &self.node.config().repository, stream, events };
+        let images = Images { blobs: &*blobs, also: None, spool: &self.node.config().repository, stream, events };
         match request {
             Request::Push(push) => {
                 let (reply, image) = images.push(push).await?;
@@ -192,6 +196,10 @@ impl Host {
 impl Holder for Host {
     async fn execute(&self, order: Order, events: &dyn EventSink) -> Result<Reply, Failure> {
         // Boxed: their type alone is more than the compiler can see through.
+        if let Some(daemon) = order.options.daemon.clone() {
+            let working: BoxFuture<'_, _> = Box::pin(foreign::execute(&self.node, &daemon, order, events));
+            return working.await;
+        }
         match order.request {
             Request::Gc => self.gc().await,
             Request::Verify { repair } => {

@@ -11,6 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::IpfsDaemon;
 use crate::{
     location::{Location, Place},
     names::Shape,
@@ -141,6 +142,9 @@ pub struct Options {
     pub mdns: Option<bool>,
     /// How long to wait for a peer while nothing arrives.
     pub patience: Option<Duration>,
+    /// The daemon of somebody else's that does the work; this node does, when absent.
+    #[serde(default)]
+    pub daemon: Option<IpfsDaemon>,
 }
 
 /// A network by name.
