@@ -3,3 +3,5 @@
 //! Every test is named `interop_`; one whose program is not here is skipped, loudly, and fails in CI.
 
 mod kubo;
+mod nerdctl;
+mod rpc;

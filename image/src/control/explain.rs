@@ -214,6 +214,9 @@ fn daemon(error: Cause<'_>) -> Classified {
             FailureKind::Network,
             Some("start it with `ipfs daemon`, or say where it is: --ipfs-address /ip4/127.0.0.1/tcp/5001"),
         ),
+        RpcError::Offline { .. } => {
+            (FailureKind::Usage, Some("a daemon that listens on a Unix socket can be used: --ipfs-address /unix/PATH"))
+        }
         RpcError::Connect { .. } => (
             FailureKind::Network,
             Some("does it run, and is this the address of its RPC (`ipfs config Addresses.API`)?"),

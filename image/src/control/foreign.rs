@@ -124,18 +124,8 @@ fn client(daemon: &IpfsDaemon, options: &Options, events: &dyn EventSink) -> Res
         let message = format!("{own}: --listen, --mdns and --no-mdns have no meaning with --ipfs-address");
         return Err(Failure::new(FailureKind::Usage, message));
     }
-    let is_unix = matches!(&place, Place::At(endpoint) if endpoint.is_unix());
-    match options.network {
-        None => {}
-        Some(NetworkChoice::Offline) if is_unix => {}
-        Some(NetworkChoice::Offline) => {
-            let message = "`offline` opens no network socket, but the IPFS daemon is reached through one";
-            return Err(Failure::new(FailureKind::Usage, message)
-                .hint("a daemon that listens on a Unix socket can be used: --ipfs-address /unix/PATH"));
-        }
-        Some(_) => {
-            return Err(Failure::new(FailureKind::Usage, format!("{own}: --network cannot choose it")));
-        }
+    if matches!(options.network, Some(NetworkChoice::Lan | NetworkChoice::Private)) {
+        return Err(Failure::new(FailureKind::Usage, format!("{own}: --network cannot choose it")));
     }
     if let Place::At(endpoint) = &place
         && endpoint.is_open()
@@ -262,7 +252,6 @@ mod tests {
 
     #[test]
     fn options_that_a_daemon_has_no_use_for_are_refused() {
-        let unix = at("/unix/run/ipfs.sock");
         let tcp = at("/ip4/127.0.0.1/tcp/5001");
         let refused = |daemon: &IpfsDaemon, options: Options| match client(daemon, &options, &()) {
             Ok(_) => false,
@@ -272,8 +261,7 @@ mod tests {
             }
         };
         let network = |network| Options { network: Some(network), ..Options::default() };
-        assert!(!refused(&tcp, Options::default()) && !refused(&unix, network(NetworkChoice::Offline)));
-        assert!(refused(&tcp, network(NetworkChoice::Offline)));
+        assert!(!refused(&tcp, Options::default()) && !refused(&tcp, network(NetworkChoice::Offline)));
         assert!(refused(&tcp, network(NetworkChoice::Lan)));
         assert!(refused(&tcp, network(NetworkChoice::Private)));
         assert!(refused(&tcp, Options { mdns: Some(true), ..Options::default() }));

@@ -40,6 +40,12 @@ pub enum RpcError {
         #[source]
         source: AddressError,
     },
+    /// It could only be reached through a network socket, and none is to be opened.
+    #[error("`offline` opens no network socket, but the IPFS daemon at `{endpoint}` is reached through one")]
+    Offline {
+        /// Its address.
+        endpoint: String,
+    },
     /// It cannot be reached.
     #[error("cannot reach the IPFS daemon at `{endpoint}`")]
     Connect {

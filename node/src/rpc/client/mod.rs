@@ -72,7 +72,8 @@ impl Kubo {
         Self(Arc::new(Inner { place, credentials, patience, offline: false, link: Mutex::default() }))
     }
 
-    /// The same daemon, told to ask no peers.
+    /// The same daemon, told to ask no peers, and reached through a Unix socket or not at all: no network socket is opened
+    /// for it.
     #[must_use]
     pub fn offline(self) -> Self {
         let Inner { place, credentials, patience, .. } = &*self.0;
@@ -101,6 +102,9 @@ impl Kubo {
         if let Some(link) = known.as_ref().filter(|link| link.endpoint == endpoint) {
             return Ok(link.clone());
         }
+        if self.0.offline && !endpoint.is_unix() {
+            return Err(RpcError::Offline { endpoint: endpoint.to_string() });
+        }
         let link = Link::new(endpoint, self.0.credentials.clone(), self.0.patience).await?;
         Ok(known.insert(Arc::new(link)).clone())
     }
@@ -115,7 +119,8 @@ impl Kubo {
     ) -> Result<Reply, RpcError> {
         let link = self.link().await?;
         let offline = [("offline", "true")];
-        let extra: Arguments<'_> = if self.0.offline { &offline } else { &[] };
+        let is_said = arguments.contains(&offline[0]);
+        let extra: Arguments<'_> = if self.0.offline && !is_said { &offline } else { &[] };
         link.send(command, arguments.iter().chain(extra).copied(), body, wait).await
     }
 

@@ -423,6 +423,12 @@ async fn the_daemon_says_who_it_is_and_whom_it_knows() {
     let peers = kubo.peers().await.expect("answers");
     assert_eq!((peers[0].agent.as_str(), peers[0].sent, peers[0].received), ("other", 7, 9));
     kubo.connect("/ip4/127.0.0.1/tcp/1").await.expect("connects");
-    kubo.clone().offline().has_block(&cid_of(CODEC_RAW, b"")).await.expect("looks");
-    assert_eq!(fake.asked().last().and_then(|asked| asked.argument("offline")), Some("true"));
+    let asked = fake.asked().len();
+    assert!(matches!(kubo.offline().identity().await, Err(RpcError::Offline { .. })));
+    assert_eq!(fake.asked().len(), asked, "no socket was opened");
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("api.sock");
+    let unix = FakeKubo::start_unix(&socket);
+    client(&format!("/unix{}", socket.display()), PATIENCE).offline().identity().await.expect("answers");
+    assert_eq!(unix.asked()[0].argument("offline"), Some("true"));
 }
