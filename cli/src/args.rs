@@ -86,6 +86,16 @@ pub(crate) struct Global {
     #[arg(long, global = true, conflicts_with = "mdns")]
     pub(crate) no_mdns: bool,
 
+    /// Have a running IPFS daemon, such as Kubo, hold and fetch images: /ip4/127.0.0.1/tcp/5001, /unix/PATH, http://HOST:PORT,
+    /// or `auto` for the one of $IPFS_PATH, else ~/.ipfs [default: $SHIPFS_IPFS_ADDRESS, else `none`]
+    #[arg(long, global = true, value_name = "MULTIADDR")]
+    pub(crate) ipfs_address: Option<String>,
+
+    /// Let that daemon know who asks: `basic:USER:PASSWORD`, `bearer:TOKEN`, or `@FILE` with one of these in it [default:
+    /// $SHIPFS_IPFS_AUTH]
+    #[arg(long, global = true, value_name = "CREDENTIALS")]
+    pub(crate) ipfs_auth: Option<String>,
+
     /// Give up when nothing arrives for this long: `500ms`, `30s`, `5m` [default: 30s]
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
@@ -170,6 +180,8 @@ impl Global {
             patience: self.timeout,
             swarm_key: self.swarm_key.clone(),
             private_only: false,
+            // The environment has a say in it.
+            daemon: None,
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What the environment and the options say: where the repository lies, whether to use colour.
+//! What the environment and the options say: where the repository lies, which daemon does the work, whether to use colour.
 //!
-//! The only reader of environment variables and of the home directory. Nothing is opened here.
+//! The only reader of environment variables and of the home directory. Nothing is opened here but a file with credentials.
 
 use std::{
     env,
@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use shipfs_image::control::{Failure, FailureKind};
+use shipfs_image::control::{Failure, FailureKind, IpfsAddress, IpfsDaemon};
 
 use crate::args::Global;
 
@@ -21,6 +21,8 @@ const SYSTEM_REPOSITORY: &str = "/var/lib/shipfs";
 pub(crate) struct Config {
     /// The repository, as an absolute path.
     pub(crate) repository: PathBuf,
+    /// The IPFS daemon that does the work, if one is to.
+    pub(crate) daemon: Option<IpfsDaemon>,
     /// The directory that relative paths start from.
     pub(crate) directory: PathBuf,
     /// Whether stderr shows a person what happens, and may be redrawn.
@@ -47,8 +49,11 @@ impl Config {
         let repository = repository(global.repo.as_deref(), is_root, &|name| set(name))?;
         let is_terminal = std::io::stderr().is_terminal();
         let is_dumb = set("TERM").is_some_and(|term| term == "dumb");
+        let daemon =
+            daemon(global.ipfs_address.as_deref(), global.ipfs_auth.as_deref(), &directory, &|name| set(name))?;
         Ok(Self {
             repository: directory.join(repository),
+            daemon,
             directory,
             is_interactive: is_terminal && !is_dumb,
             colour: colour(is_terminal && !is_dumb, &|name| set(name)),
@@ -88,6 +93,57 @@ fn repository(
         Failure::new(FailureKind::Usage, "cannot tell where the repository lies: there is no home directory")
             .hint("name it with --repo DIRECTORY or $SHIPFS_PATH")
     })
+}
+
+/// The daemon that was named, with the credentials for it.
+fn daemon(
+    address: Option<&str>,
+    credentials: Option<&str>,
+    directory: &Path,
+    set: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Option<IpfsDaemon>, Failure> {
+    let text = |name: &str| {
+        let value = set(name).map(OsString::into_string).transpose();
+        value.map_err(|_| Failure::new(FailureKind::Usage, format!("${name} is not text")))
+    };
+    let address = match address {
+        Some(address) => Some(address.to_owned()),
+        None => text("SHIPFS_IPFS_ADDRESS")?,
+    };
+    let address = match address.as_deref().map(str::trim) {
+        None | Some("none" | "") if credentials.is_some() => {
+            return Err(Failure::new(FailureKind::Usage, "--ipfs-auth is for a daemon, which --ipfs-address names"));
+        }
+        None | Some("none" | "") => return Ok(None),
+        Some("auto") => {
+            let folders = [set("IPFS_PATH").map(PathBuf::from), set("HOME").map(|home| Path::new(&home).join(".ipfs"))];
+            let files: Vec<_> =
+                folders.into_iter().flatten().map(|folder| directory.join(folder).join("api")).collect();
+            if files.is_empty() {
+                let message = "cannot tell where an IPFS daemon would say its address: there is no home directory";
+                return Err(Failure::new(FailureKind::Usage, message).hint("set $IPFS_PATH, or name its address"));
+            }
+            IpfsAddress::Files(files)
+        }
+        Some(address) => IpfsAddress::At(address.to_owned()),
+    };
+    let credentials = match credentials {
+        Some(credentials) => Some(credentials.to_owned()),
+        None => text("SHIPFS_IPFS_AUTH")?,
+    };
+    let credentials = match credentials.as_deref().and_then(|text| text.strip_prefix('@')) {
+        Some(file) => {
+            let path = directory.join(file);
+            let read = std::fs::read_to_string(&path).map_err(|error| {
+                Failure::from_error(FailureKind::Usage, &error)
+                    .while_doing(format!("cannot read the credentials in `{}`", path.display()))
+            });
+            Some(read?.trim().to_owned())
+        }
+        None => credentials,
+    };
+    let daemon = IpfsDaemon { address, credentials };
+    daemon.check().map(|()| Some(daemon))
 }
 
 /// `NO_COLOR` wins, then `CLICOLOR_FORCE`, then `CLICOLOR=0`, then what stderr is.
@@ -132,6 +188,44 @@ mod tests {
         let relative = with(&[("XDG_DATA_HOME", "data"), ("HOME", "/home/a")]);
         assert_eq!(repository(None, false, &relative).expect("found"), Path::new("/home/a/.local/share/shipfs"));
         assert_eq!(repository(None, false, &with(&[])).expect_err("nowhere").exit_code(), 2);
+    }
+
+    #[test]
+    fn the_daemon_is_the_one_that_the_nearest_word_names() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let found =
+            |address, auth, set: &dyn Fn(&str) -> Option<OsString>| daemon(address, auth, directory.path(), set);
+        let at = |text: &str| Some(IpfsAddress::At(text.to_owned()));
+        let environment = with(&[
+            ("SHIPFS_IPFS_ADDRESS", "/ip4/127.0.0.1/tcp/1"),
+            ("SHIPFS_IPFS_AUTH", "bearer:a"),
+            ("IPFS_PATH", "relative"),
+            ("HOME", "/home/a"),
+        ]);
+        let address = |address| found(address, None, &environment).expect("found").map(|daemon| daemon.address);
+        assert_eq!(address(None), at("/ip4/127.0.0.1/tcp/1"));
+        assert_eq!(address(Some("/ip4/127.0.0.1/tcp/2")), at("/ip4/127.0.0.1/tcp/2"));
+        assert_eq!(address(Some("none")), None);
+        let files = vec![directory.path().join("relative/api"), PathBuf::from("/home/a/.ipfs/api")];
+        assert_eq!(address(Some("auto")), Some(IpfsAddress::Files(files)));
+        assert_eq!(found(None, None, &with(&[])).expect("found"), None);
+        assert!(found(Some("auto"), None, &with(&[])).is_err());
+
+        std::fs::write(directory.path().join("auth"), "basic:a:b\n").expect("writes");
+        let credentials = |auth| {
+            let daemon = found(Some("/ip4/127.0.0.1/tcp/1"), auth, &environment).expect("found").expect("a daemon");
+            daemon.credentials
+        };
+        assert_eq!(credentials(None).as_deref(), Some("bearer:a"));
+        assert_eq!(credentials(Some("@auth")).as_deref(), Some("basic:a:b"));
+        for (address, auth) in
+            [("none", "bearer:a"), ("http://a:secret@", ""), ("auto", "secret"), ("auto", "@nonexistent")]
+        {
+            let auth = Some(auth).filter(|auth| !auth.is_empty());
+            let failure = found(Some(address), auth, &environment).expect_err(address);
+            assert_eq!(failure.exit_code(), 2);
+            assert!(!failure.to_string().contains("secret"), "{failure}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::{
 use shipfs_image::{
     control::{
         EventQueue, Failure, FailureKind, NodeRepository, Options, Order, Registry, Reply, Request, SWARM_KEY_FILE,
-        Session, Stream, generate_swarm_key, write_swarm_key,
+        Session, Stream, generate_swarm_key, needs_own_node, write_swarm_key,
     },
     reference::Reference,
 };
@@ -87,9 +87,9 @@ fn prepared(args: Args) -> Result<(Outcome, Option<u8>), Failure> {
 }
 
 async fn carry_out(args: Args, config: Config, output: Output) -> Result<(Outcome, Option<u8>), Failure> {
-    let mut options = args.global.options();
+    let mut options =
+        Options { daemon: config.daemon.clone(), private_only: config.private_only, ..args.global.options() };
     options.anchor(&config.directory);
-    options.private_only = config.private_only;
     let stop = Stop::listen().map_err(|error| Failure::from_error(FailureKind::Other, &error))?;
     let repository = NodeRepository { directory: config.repository.clone(), options: options.clone() };
     let session = Session::new(repository);
@@ -159,6 +159,11 @@ impl Context {
         }
     }
 
+    /// Refuses what only this node does, when another daemon was named.
+    pub(crate) fn check_own_node(&self, what: &str, instead: &str) -> Outcome {
+        needs_own_node(&self.options, what, instead)
+    }
+
     /// Answers the clients of registries until the user stops it.
     pub(crate) async fn registry(&mut self, registry: Registry) -> Outcome {
         let stop = self.stop.clone();
@@ -171,6 +176,7 @@ impl Context {
 
     /// Holds the repository and serves until the user, or systemd, stops it; with a registry in front, if one is wanted.
     pub(crate) async fn daemon(&mut self, registry: Option<Registry>) -> Outcome {
+        self.check_own_node("`daemon` runs this node", "the IPFS daemon runs by itself")?;
         let stop = self.stop.clone();
         let queue = Arc::new(EventQueue::default());
         let showing = progress::follow(queue.clone(), self.output.clone());
@@ -269,6 +275,10 @@ impl Context {
     /// Says how others get what was pushed.
     pub(crate) async fn tell_how_to_get(&mut self, cid: &str) -> Outcome {
         if self.output.mode != Mode::Text {
+            return Ok(());
+        }
+        if self.options.daemon.is_some() {
+            self.output.say(&format!("the IPFS daemon holds it; others get it with: shipfs pull {cid}"));
             return Ok(());
         }
         let is_served = matches!(self.call(Request::Id).await, Ok(Reply::Identity(identity)) if identity.serving);

@@ -43,6 +43,9 @@ Examples:
   shipfs push --all-platforms --name tools:2 oci-archive:tools.tar";
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
+    if args.serve {
+        context.check_own_node("--serve serves with this node", "the IPFS daemon serves what it holds by itself")?;
+    }
     let shape = if args.layout { Shape::Layout } else { Shape::Descriptor };
     let push = Push { source: args.source, name: args.name, shape, platforms: args.platforms.into() };
     let reply = context.call(Request::Push(push)).await?;

@@ -43,6 +43,11 @@ impl EmbeddedBlobs {
         &self.node
     }
 
+    /// What holds the work of this value.
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Store) -> T + Send + 'static) -> T {
         let store = self.node.store().clone();
         crate::bring::blocking(move || work(&store)).await
@@ -164,7 +169,9 @@ impl Records for EmbeddedBlobs {
             let Keep { name, root, members, note, incomplete } = keep;
             Record { name, root, members, note, incomplete }
         };
-        Ok(self.blocking(|store| store.kept()).await.into_iter().map(record).collect())
+        // Images that lie with a daemon are listed by whoever works with that daemon.
+        let own = |keep: &Keep| !super::foreign::is_foreign(&keep.name);
+        Ok(self.blocking(|store| store.kept()).await.into_iter().filter(own).map(record).collect())
     }
 }
 

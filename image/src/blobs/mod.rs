@@ -5,6 +5,8 @@
 //! [`Record`] lists it. Imports nothing of this crate. Nothing here trusts a CID or a digest that was not checked.
 
 pub mod embedded;
+pub mod foreign;
+pub mod import;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 #[cfg(test)]
@@ -13,7 +15,9 @@ pub(crate) mod suite;
 use std::{
     fmt, io,
     io::Read as _,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use async_trait::async_trait;
@@ -106,6 +110,8 @@ pub enum Body {
     File(PathBuf),
     /// Bytes in memory.
     Bytes(Bytes),
+    /// A file without a name, whose room is given back with the last clone.
+    Spooled(Arc<std::fs::File>),
 }
 
 impl Body {
@@ -117,6 +123,7 @@ impl Body {
         Ok(match self {
             Self::File(path) => Box::new(std::fs::File::open(path)?),
             Self::Bytes(bytes) => Box::new(io::Cursor::new(bytes.clone())),
+            Self::Spooled(file) => Box::new(Positioned { file: Arc::clone(file), offset: 0 }),
         })
     }
 
@@ -142,7 +149,7 @@ impl Body {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
-            Self::Bytes(_) => None,
+            Self::Bytes(_) | Self::Spooled(_) => None,
         }
     }
 }
@@ -151,6 +158,19 @@ impl Body {
 pub(crate) const NOBODY: &str = "nobody was asked";
 /// The same of a node that is part of no network.
 pub(crate) const OFFLINE: &str = "this node is offline";
+/// A file read from its start, its cursor left alone: several may read it.
+struct Positioned {
+    file: Arc<std::fs::File>,
+    offset: u64,
+}
+
+impl io::Read for Positioned {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.file.read_at(buffer, self.offset)?;
+        self.offset += length as u64;
+        Ok(length)
+    }
+}
 
 /// Told the number of bytes done so far; must not block.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
@@ -297,6 +317,9 @@ pub enum BlobsError {
     /// Reading the content to be added failed.
     #[error("cannot read the content to be stored")]
     Content(#[source] io::Error),
+    /// What arrives for whoever reads it could not be laid aside.
+    #[error("cannot lay aside what the IPFS daemon gives")]
+    Spool(#[source] io::Error),
     /// The store, or the node around it, failed.
     #[error(transparent)]
     Other(Box<dyn std::error::Error + Send + Sync>),

@@ -11,6 +11,7 @@ use shipfs_node::{
     net::NetError,
     node::StartError,
     pin::GcError,
+    rpc::RpcError,
     store::{OpenError, StoreError},
 };
 
@@ -170,7 +171,7 @@ fn classified(error: Cause<'_>) -> Classified {
             _ => (FailureKind::Repository, None),
         });
     }
-    blobs(error).or_else(|| network(error)).or_else(|| image(error)).or_else(|| place(error))
+    blobs(error).or_else(|| daemon(error)).or_else(|| network(error)).or_else(|| image(error)).or_else(|| place(error))
 }
 
 fn full() -> (FailureKind, Option<&'static str>) {
@@ -198,6 +199,47 @@ fn blobs(error: Cause<'_>) -> Classified {
         BlobsError::Content(_) => Some((FailureKind::Place, None)),
         _ => None,
     }
+}
+
+fn daemon(error: Cause<'_>) -> Classified {
+    let error = error.downcast_ref::<RpcError>()?;
+    if error.is_full() {
+        return Some((
+            FailureKind::Full,
+            Some("the IPFS daemon's disk is full: `ipfs repo gc` frees what it does not keep"),
+        ));
+    }
+    Some(match error {
+        RpcError::NoDaemon { .. } | RpcError::ApiFile { .. } | RpcError::ApiFileAddress { .. } => (
+            FailureKind::Network,
+            Some("start it with `ipfs daemon`, or say where it is: --ipfs-address /ip4/127.0.0.1/tcp/5001"),
+        ),
+        RpcError::Offline { .. } => {
+            (FailureKind::Usage, Some("a daemon that listens on a Unix socket can be used: --ipfs-address /unix/PATH"))
+        }
+        RpcError::Connect { .. } => (
+            FailureKind::Network,
+            Some("does it run, and is this the address of its RPC (`ipfs config Addresses.API`)?"),
+        ),
+        RpcError::Denied { .. } => (
+            FailureKind::Network,
+            Some("--ipfs-auth basic:USER:PASSWORD or bearer:TOKEN, or @FILE with one of these in it"),
+        ),
+        RpcError::Garbage { .. } | RpcError::Redirected { .. } => (
+            FailureKind::Network,
+            Some("is this the address of a daemon's RPC, rather than of a gateway or a web page?"),
+        ),
+        RpcError::Silent { .. } => {
+            (FailureKind::Unavailable, Some("--timeout gives it more time; what came so far is kept"))
+        }
+        RpcError::Broken { .. } => (FailureKind::Unavailable, Some("run the command again: it goes on where it was")),
+        RpcError::OtherCid { .. } => (FailureKind::Content, None),
+        RpcError::Refused { .. } if error.is_absence() => (
+            FailureKind::Unavailable,
+            Some("run the command again: what the IPFS daemon freed meanwhile is sent again"),
+        ),
+        _ => (FailureKind::Unavailable, None),
+    })
 }
 
 fn network(error: Cause<'_>) -> Classified {

@@ -21,6 +21,7 @@ use super::{
     Collected, Failure, FailureKind, Holder, Identity, Options, Order, Prepare, Prepared, Pull, PullPolicy, Reply,
     Repository, Request, Role,
     explain::explain,
+    foreign,
     images::Images,
     inspect::inspect,
     local::LocalBlobs,
@@ -55,7 +56,10 @@ impl Repository for NodeRepository {
     }
 
     async fn open(&self, role: Role) -> Result<Option<Host>, Failure> {
-        let network = match chosen(&self.options, None, &self.directory) {
+        // What the daemon of somebody else's does is not for the node that other verbs may need.
+        let nothing = Options::default();
+        let own = if self.options.daemon.is_some() { &nothing } else { &self.options };
+        let network = match chosen(own, None, &self.directory) {
             // Its own verb asks nobody; those of other processes may.
             Ok((network, _)) if role == Role::Command && network.network == Network::Offline => NetworkConfig::lan(),
             Ok((network, _)) => network,
@@ -216,7 +220,7 @@ impl Host {
         } else {
             Box::new(LocalBlobs(embedded))
         };
-        let images = Images { blobs: &*blobs, spool: &self.node.config().repository, stream, events };
+        let images = Images { blobs: &*blobs, also: None, spool: &self.node.config().repository, stream, events };
         match request {
             Request::Push(push) => {
                 let (reply, image) = images.push(push).await?;
@@ -266,6 +270,10 @@ impl Host {
 impl Holder for Host {
     async fn execute(&self, order: Order, events: &dyn EventSink) -> Result<Reply, Failure> {
         // Boxed: their type alone is more than the compiler can see through.
+        if let Some(daemon) = order.options.daemon.clone() {
+            let working: BoxFuture<'_, _> = Box::pin(foreign::execute(&self.node, &daemon, order, events));
+            return working.await;
+        }
         match order.request {
             Request::Gc => self.gc().await,
             Request::Verify { repair } => {

@@ -12,7 +12,7 @@ use super::{
     explain::explain,
 };
 use crate::{
-    blobs::Blobs,
+    blobs::{Blobs, Records},
     bring::blocking,
     event::{Event, EventSink},
     location::Location,
@@ -28,6 +28,8 @@ use crate::{
 /// What the verbs work with.
 pub(super) struct Images<'v> {
     pub(super) blobs: &'v dyn Blobs,
+    /// Where images that are to be pushed may be as well.
+    pub(super) also: Option<&'v dyn Records>,
     /// Where archives that cannot be read at random are unpacked, into files without names.
     pub(super) spool: &'v Path,
     /// The standard stream of the user's process, if the verb reads or writes it.
@@ -41,7 +43,10 @@ impl Images<'_> {
         let from = match push.source {
             Source::Place(place) => PushFrom::Source(self.open(place.clone()).await?, place.image),
             Source::Stored(reference) => {
-                let found = names::resolve(self.blobs.records(), &reference).await;
+                let mut found = names::resolve(self.blobs.records(), &reference).await;
+                if let (Err(NamesError::Unknown { .. }), Some(also)) = (&found, self.also) {
+                    found = names::resolve(also, &reference).await;
+                }
                 PushFrom::Stored(found.map_err(|error| not_stored(&error, &reference))?.root)
             }
         };
@@ -108,6 +113,22 @@ impl Images<'_> {
         let Pushed { cid, name, digest, size } = pushed(&image);
         let name = options.name.map(|name| name.familiar()).or(name);
         Ok((Reply::Pulled(Pulled { cid, name, digest, size, to }), image))
+    }
+
+    /// Writes an image to a place, and keeps nothing of it.
+    pub(super) async fn pull_through(mut self, pull: Pull) -> Result<Reply, Failure> {
+        let (Reference::Cid(cid), Some(to)) = (&pull.image, pull.to) else {
+            let hint = "only a CID can be pulled from others; ask whoever pushed it";
+            let reference = pull.image.to_string();
+            return Err(explain(&NamesError::Unknown { reference }).hint(hint));
+        };
+        let name = pull.name.as_deref().map(parse_name).transpose()?;
+        let options = PullOptions { platforms: platforms(&pull.platforms)?, name };
+        let shown = to.to_string();
+        let sink = self.sink(to).await?;
+        let pulled = pull::through(self.blobs, cid, &options, sink, self.events).await;
+        let Pushed { cid, digest, size, .. } = pushed(&pulled.map_err(|error| explain(&error))?);
+        Ok(Reply::Pulled(Pulled { cid, name: None, digest, size, to: Some(shown) }))
     }
 
     /// Writes an image that is here to a place.

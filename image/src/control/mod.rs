@@ -6,6 +6,7 @@
 mod client;
 mod explain;
 mod failure;
+mod foreign;
 mod frame;
 mod holder;
 mod host;
@@ -27,6 +28,7 @@ mod verify;
 mod wire;
 
 pub use failure::{Failure, FailureKind};
+pub use foreign::{IpfsAddress, IpfsDaemon, needs_own_node};
 pub use holder::{Holder, Order, Repository};
 pub use host::{Host, NodeRepository};
 pub use network::{check_address, check_platform};

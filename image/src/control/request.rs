@@ -11,6 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::IpfsDaemon;
 use crate::{
     location::{Location, Place},
     names::Shape,
@@ -190,6 +191,9 @@ pub struct Options {
     /// Whether no network may be entered but a private one.
     #[serde(default)]
     pub private_only: bool,
+    /// The daemon of somebody else's that does the work; this node does, when absent.
+    #[serde(default)]
+    pub daemon: Option<IpfsDaemon>,
 }
 
 impl Options {

@@ -82,6 +82,47 @@ pub async fn pull(
     Ok(image)
 }
 
+/// Writes the image with the root `cid` to `sink`, and nothing of it anywhere else: a daemon holds it, so that this host
+/// need not. Nothing is named.
+///
+/// Dropping the future leaves nothing behind.
+///
+/// # Errors
+/// [`PullError`]; nothing is shown then.
+pub async fn through(
+    blobs: &dyn Blobs,
+    cid: &Cid,
+    options: &PullOptions,
+    sink: Box<dyn Sink>,
+    events: &dyn EventSink,
+) -> Result<Image, PullError> {
+    events.emit(Event::Started { digest: cid.to_string(), kind: BlobKind::Root, size: 0 });
+    let root = Root::open(blobs, cid).await?;
+    events.emit(Event::Finished { digest: cid.to_string(), outcome: Outcome::Fetched });
+    // What is written is told by whoever writes it; only how far it came is not.
+    let progress = OnlyProgress(events);
+    let bringer = Bringer::new(blobs, &root, &progress);
+    let selector = options.platforms.for_pull();
+    let plan = inspect::plan(&bringer, &root, &selector).await?;
+    if plan.selects_nothing() {
+        return Err(PullError::NoPlatform { wanted: selector.to_string(), have: plan.platforms().1.join(", ") });
+    }
+    let image = record(&root, &plan, Vec::new(), plan.is_partial());
+    save::write(&bringer, plan, options.name.as_ref(), sink, events).await?;
+    Ok(image)
+}
+
+/// Passes on how far blobs came, and nothing else.
+struct OnlyProgress<'e>(&'e dyn EventSink);
+
+impl EventSink for OnlyProgress<'_> {
+    fn emit(&self, event: Event) {
+        if matches!(event, Event::Progress { .. }) {
+            self.0.emit(event);
+        }
+    }
+}
+
 /// A layout that is taken whole brings its other files along: signatures, attestations, whatever refers to the image.
 /// Says whether it did. Nothing but a directory says how large those are, so they have bounds of their own.
 async fn bring_extras(

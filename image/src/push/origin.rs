@@ -107,6 +107,9 @@ impl<'b> Origin<'b> {
                 match file.body {
                     crate::blobs::Body::File(path) => Content::File(path),
                     crate::blobs::Body::Bytes(bytes) => Content::Bytes(bytes),
+                    body @ crate::blobs::Body::Spooled(_) => {
+                        Content::Reader(body.open().map_err(|source| failed(BlobsError::Content(source)))?)
+                    }
                 }
             }
         };

@@ -13,6 +13,8 @@ mod tarball;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use spool::nameless;
+
 use std::{
     io::{self, Read},
     path::{Path, PathBuf},

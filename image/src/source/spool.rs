@@ -95,7 +95,7 @@ fn leave_room(file: &File) -> io::Result<()> {
 }
 
 /// A file in `folder` that has no name any more.
-fn nameless(folder: &Path) -> io::Result<File> {
+pub(crate) fn nameless(folder: &Path) -> io::Result<File> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     fs::create_dir_all(folder)?;
     loop {

@@ -1,0 +1,144 @@
+//! nerdctl with a containerd of its own: it pulls through Kubo what we serve, and we pull what it pushed.
+//!
+//! Debian's containerd, as root; nothing but loopback and Unix sockets.
+
+use shipfs_tests::image;
+use shipfs_tests::peers::{Kubo, KuboOptions, program};
+use shipfs_tests::program::{Running, privileged, run, tool};
+use shipfs_tests::repository::Repository;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// Where Debian's programs lie: its containerd does not work with the shim of another release.
+const SYSTEM_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A containerd, and nerdctl on it.
+struct Containerd {
+    _daemon: Running,
+    folder: TempDir,
+    nerdctl: PathBuf,
+}
+
+impl Containerd {
+    fn start(nerdctl: &Path) -> Self {
+        let folder = TempDir::new().expect("a temporary directory");
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let config = format!(
+            "version = 2\nroot = '{}'\nstate = '{}'\ndisabled_plugins = ['io.containerd.grpc.v1.cri']\n[grpc]\naddress = '{}'\n",
+            at("root"),
+            at("state"),
+            at("containerd.sock"),
+        );
+        fs::write(at("config.toml"), config).expect("writes");
+        let mut command = Command::new("/usr/bin/containerd");
+        command.env_clear().env("PATH", SYSTEM_PATH).args(["-c", &at("config.toml")]).stdin(Stdio::null());
+        let (daemon, _) = Running::start(&mut command, "containerd successfully booted").expect("containerd starts");
+        Self { _daemon: daemon, folder, nerdctl: nerdctl.to_owned() }
+    }
+
+    fn ctr(&self) -> Command {
+        let mut command = Command::new("/usr/bin/ctr");
+        command.arg("-a").arg(self.folder.path().join("containerd.sock")).args(["-n", "default"]);
+        command
+    }
+
+    fn nerdctl(&self, kubo: &Kubo, arguments: &[&str]) -> String {
+        let mut command = Command::new(&self.nerdctl);
+        command.env_clear().env("PATH", SYSTEM_PATH).env("HOME", self.folder.path());
+        command.env("IPFS_PATH", kubo.repository()).arg("--address").arg(self.folder.path().join("containerd.sock"));
+        command.args(["--namespace", "default", "--cgroup-manager", "cgroupfs", "--data-root"]);
+        command.arg(self.folder.path().join("data")).args(arguments).stdin(Stdio::null());
+        run(&mut command)
+    }
+
+    /// The digests of all its content, in hexadecimal, each checked against its bytes.
+    fn content(&self) -> BTreeSet<String> {
+        let listed = run(self.ctr().args(["content", "ls", "--quiet"]));
+        let digests: BTreeSet<_> = listed.lines().map(|line| line.trim_start_matches("sha256:").to_owned()).collect();
+        for digest in &digests {
+            let got = self.ctr().args(["content", "get", &format!("sha256:{digest}")]).output().expect("it starts");
+            assert!(got.status.success());
+            assert_eq!(image::hex(&<sha2::Sha256 as sha2::Digest>::digest(&got.stdout)), *digest);
+        }
+        digests
+    }
+}
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/source-layout")
+}
+
+/// Everything that the test needs; `None` when something is not here.
+fn needed(test: &str) -> Option<PathBuf> {
+    let here = privileged(test) && tool(test, "containerd") && tool(test, "ctr");
+    if here { program(test, "nerdctl") } else { None }
+}
+
+#[test]
+fn privileged_interop_nerdctl_pulls_through_kubo_what_we_serve() {
+    let test = "privileged_interop_nerdctl_pulls_through_kubo_what_we_serve";
+    let Some(nerdctl) = needed(test) else { return };
+    let Some(kubo) = Kubo::start(test, KuboOptions::default()) else { return };
+    let folder = TempDir::new().expect("a temporary directory");
+    let repository = Repository::new(folder.path().join("repository"));
+    let cid = repository.run(&["push", "--all-platforms", &format!("oci:{}", source().display())]);
+    let (_daemon, address) = repository.serve();
+    kubo.ipfs(&["swarm", "connect", &address]);
+    let containerd = Containerd::start(&nerdctl);
+    containerd.nerdctl(&kubo, &["pull", &format!("ipfs://{cid}")]);
+    // Its content is the image as it was pushed, but for the root, which is no content of containerd's.
+    let ours: BTreeSet<_> = repository.contents().blobs.into_keys().collect();
+    let theirs = containerd.content();
+    assert!(theirs.is_subset(&ours), "{theirs:?} {ours:?}");
+    assert_eq!(ours.len(), theirs.len() + 1);
+    let images = containerd.nerdctl(&kubo, &["images", "--no-trunc", "--quiet"]);
+    assert!(theirs.iter().any(|digest| images.contains(digest)), "{images}");
+    // And what nerdctl got from us, through Kubo, it gives on under the same CID.
+    let listed = run(containerd.ctr().args(["images", "ls", "--quiet"]));
+    let name = listed.lines().next().expect("an image").trim().to_owned();
+    let pushed = containerd.nerdctl(&kubo, &["push", &format!("ipfs://{name}")]);
+    assert_eq!(pushed.lines().last().map(str::trim), Some(cid.as_str()));
+}
+
+#[test]
+fn privileged_interop_what_nerdctl_pushed_is_pulled_with_the_same_cid() {
+    let test = "privileged_interop_what_nerdctl_pushed_is_pulled_with_the_same_cid";
+    let Some(nerdctl) = needed(test) else { return };
+    let Some(kubo) = Kubo::start(test, KuboOptions::default()) else { return };
+    let folder = TempDir::new().expect("a temporary directory");
+    let archive = folder.path().join("image.tar");
+    run(Command::new("tar").arg("-C").arg(source()).arg("-cf").arg(&archive).args([
+        "oci-layout",
+        "index.json",
+        "blobs",
+    ]));
+    let containerd = Containerd::start(&nerdctl);
+    run(containerd.ctr().args(["images", "import", "--base-name", "localhost/image"]).arg(&archive));
+    let listed = run(containerd.ctr().args(["images", "ls", "--quiet"]));
+    let name = listed.lines().next().expect("an image").trim().to_owned();
+    let pushed = containerd.nerdctl(&kubo, &["push", &format!("ipfs://{name}")]);
+    let cid = pushed.lines().last().expect("a CID").trim().to_owned();
+    // Bit for bit what we make of the same archive.
+    let own = Repository::new(folder.path().join("own"));
+    assert_eq!(own.run(&["push", &format!("oci-archive:{}", archive.display())]), cid);
+    // By Bitswap, through Kubo's RPC into our store, and into a layout.
+    let address = &kubo.addresses()[0];
+    let peer = Repository::new(folder.path().join("peer"));
+    run(&mut peer.online(address, &["pull", &cid]));
+    let fed = Repository::new(folder.path().join("fed"));
+    let with = |arguments: &[&str]| {
+        let mut command = shipfs_tests::program::shipfs(fed.path());
+        run(command.args(["--quiet", "--ipfs-address", &kubo.api()]).args(arguments)).trim().to_owned()
+    };
+    assert_eq!(with(&["pull", &cid]), cid);
+    assert_eq!(peer.contents().blobs, own.contents().blobs);
+    assert_eq!(fed.contents().blobs, own.contents().blobs);
+    let out = folder.path().join("out");
+    with(&["pull", &cid, "--to", &format!("oci:{}", out.display())]);
+    // containerd drops the manifest that nerdctl rewrote; everything else is there as it came.
+    let (theirs, got) = (containerd.content(), image::check_blobs(&out).expect("a layout"));
+    assert_eq!(got.iter().filter(|digest| theirs.contains(*digest)).count(), got.len() - 1, "{got:?} {theirs:?}");
+}
