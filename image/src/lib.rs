@@ -1,7 +1,8 @@
 //! OCI images on an IPFS node.
 //!
 //! Reading order: [`event`] (what a running verb tells), [`blobs`] (the seam to storage), [`oci`] (documents),
-//! [`mod@reference`] and [`location`] (what a user types), [`source`] (where images come from), [`plan`] (which blobs an image
+//! [`mod@reference`] and [`location`] (what a user types), [`services`], [`programs`] and [`registry_client`] (what other
+//! programs offer), [`source`] (where images come from), [`plan`] (which blobs an image
 //! consists of), [`link`] (digests to CIDs), [`push`], [`root`] (what a CID turns out to be), [`bring`] (blobs, checked),
 //! [`pull`], [`inspect`], [`names`] (what is kept), [`sink`] and [`save`] (where images go to), [`control`] (the verbs of other
 //! processes).
@@ -18,10 +19,13 @@ pub mod location;
 pub mod names;
 pub mod oci;
 pub mod plan;
+pub mod programs;
 pub mod pull;
 pub mod push;
 pub mod reference;
+pub mod registry_client;
 pub mod root;
 pub mod save;
+pub mod services;
 pub mod sink;
 pub mod source;

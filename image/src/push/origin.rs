@@ -55,8 +55,10 @@ impl<'b> Origin<'b> {
 
     /// The name that its place gives it.
     pub(super) fn name(&self) -> Option<Name> {
-        let top = self.top();
-        Listed { descriptor: top }.name()
+        match &self.place {
+            Place::Source { image, .. } => image.name(),
+            Place::Stored(root) => Listed::from(root.top.clone()).name(),
+        }
     }
 
     /// The place, if it is outside the store.
