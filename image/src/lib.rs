@@ -1,17 +1,20 @@
 //! OCI images on an IPFS node.
 //!
 //! Reading order: [`event`] (what a running verb tells), [`blobs`] (the seam to storage), [`oci`] (documents),
-//! [`mod@reference`] and [`location`] (what a user types), [`services`], [`programs`] and [`registry_client`] (what other
-//! programs offer), [`source`] (where images come from), [`plan`] (which blobs an image
+//! [`mod@reference`] and [`location`] (what a user types), [`services`], [`programs`], [`registry_client`],
+//! [`containerd`] and [`engine`] (what other programs offer), [`source`] (where images come from), [`plan`] (which blobs an image
 //! consists of), [`link`] (digests to CIDs), [`push`], [`root`] (what a CID turns out to be), [`bring`] (blobs, checked),
-//! [`pull`], [`inspect`], [`names`] (what is kept), [`sink`] and [`save`] (where images go to), [`control`] (the verbs of other
+//! [`pull`], [`inspect`], [`names`] (what is kept), [`sink`], [`save`] and [`mod@copy`] (where images go to), [`control`] (the verbs of other
 //! processes).
 //!
 //! The library reads no environment variable and no home directory, and prints nothing.
 
 pub mod blobs;
 pub mod bring;
+pub mod containerd;
 pub mod control;
+pub mod copy;
+pub mod engine;
 pub mod event;
 pub mod inspect;
 pub mod link;

@@ -2,6 +2,7 @@
 //! result. Nothing is decided here.
 
 mod completion;
+mod cp;
 mod daemon;
 mod gc;
 mod id;
@@ -9,6 +10,8 @@ mod images;
 mod inspect;
 mod key;
 mod load;
+mod login;
+mod logout;
 mod parse;
 mod peers;
 mod pull;
@@ -34,6 +37,9 @@ pub(crate) enum Command {
     Rmi(rmi::Args),
     Save(save::Args),
     Load(load::Args),
+    Cp(cp::Args),
+    Login(login::Args),
+    Logout(logout::Args),
     Gc(gc::Args),
     Verify(verify::Args),
     Daemon(daemon::Args),
@@ -55,6 +61,9 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Rmi(args) => rmi::run(args, context).await,
         Command::Save(args) => save::run(args, context).await,
         Command::Load(args) => load::run(args, context).await,
+        Command::Cp(args) => cp::run(args, context).await,
+        Command::Login(args) => login::run(args, context).await,
+        Command::Logout(args) => logout::run(&args, context),
         Command::Gc(args) => gc::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
         Command::Daemon(args) => daemon::run(args, context).await,

@@ -7,6 +7,8 @@
 //! where their digests were checked; here their lengths are.
 
 mod archive;
+mod containerd;
+mod engine;
 #[cfg(test)]
 mod interop;
 mod layout;
@@ -24,6 +26,8 @@ use tokio::runtime::Handle;
 
 use crate::{
     blobs::Body,
+    containerd::ContainerdError,
+    engine::{Engine, EngineError},
     location::{Format, Location, Place},
     oci::{Descriptor, DescriptorError, Digest, DocumentError, descriptor},
     plan::{self, Plan},
@@ -139,7 +143,16 @@ fn service(
     let name = || image.parse::<Name>().map_err(|_| SinkError::Name { name: image.to_owned() });
     match format {
         Format::Docker => Ok(Box::new(registry::RegistrySink::open(name()?, services, known, runtime)?)),
-        _ => Err(SinkError::Name { name: image.to_owned() }),
+        Format::Containerd => Ok(Box::new(containerd::ContainerdSink::open(name()?, services, runtime)?)),
+        Format::DockerDaemon => {
+            let engine = Engine::docker(services, runtime).map_err(Box::new)?;
+            Ok(Box::new(engine::EngineSink::new(engine, name()?)))
+        }
+        Format::ContainersStorage => {
+            let engine = Engine::podman(services, runtime).map_err(Box::new)?;
+            Ok(Box::new(engine::EngineSink::new(engine, name()?)))
+        }
+        Format::Oci | Format::OciArchive | Format::DockerArchive => Err(SinkError::NoStream),
     }
 }
 
@@ -227,6 +240,12 @@ pub enum SinkError {
     /// A registry did not do what it was asked.
     #[error(transparent)]
     Registry(#[from] Box<RegistryError>),
+    /// containerd did not do what it was asked.
+    #[error(transparent)]
+    Containerd(#[from] Box<ContainerdError>),
+    /// Docker or podman did not do what it was asked.
+    #[error(transparent)]
+    Engine(#[from] Box<EngineError>),
     /// A descriptor is malformed.
     #[error(transparent)]
     Descriptor(#[from] DescriptorError),

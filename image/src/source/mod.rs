@@ -6,14 +6,18 @@
 //! given. Services are asked through their clients, whose waiting is done by the async threads: a source of a service may
 //! be used on any thread that may block.
 
+mod containerd;
 mod directory;
 mod docker;
+mod ensured;
 mod layout;
 mod registry;
 mod spool;
 mod tarball;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use self::ensured::Ensured;
 
 use std::{
     io::{self, Read},
@@ -25,6 +29,8 @@ use tokio::runtime::Handle;
 
 use crate::{
     blobs::Content,
+    containerd::ContainerdError,
+    engine::{Engine, EngineError},
     location::{Format, Location, Place},
     oci::{Descriptor, Digest, DigestError, DocumentError, MAX_DOCUMENT_BYTES, descriptor},
     reference::Name,
@@ -222,8 +228,21 @@ fn service(
     let name = || image.parse::<Name>().map_err(|_| SourceError::Name { name: image.to_owned() });
     match format {
         Format::Docker => Ok(Box::new(registry::RegistrySource::open(&name()?, services, runtime)?)),
-        _ => Err(SourceError::Name { name: image.to_owned() }),
+        Format::Containerd => Ok(Box::new(containerd::ContainerdSource::open(&name()?, services, runtime)?)),
+        Format::DockerDaemon => from_engine(&Engine::docker(services, runtime).map_err(Box::new)?, image, spool),
+        Format::ContainersStorage => from_engine(&Engine::podman(services, runtime).map_err(Box::new)?, image, spool),
+        Format::Oci | Format::OciArchive | Format::DockerArchive => Err(SourceError::NoStream),
     }
+}
+
+fn from_engine(engine: &Engine, image: &str, spool: &Path) -> Result<Box<dyn Source>, SourceError> {
+    // An engine knows a name in full, or an ID as it is.
+    let full = image.parse::<Digest>().map(|id| id.to_string()).or_else(|_| image.parse::<Name>().map(|name| name.to_string()));
+    let full = full.map_err(|_| SourceError::Name { name: image.to_owned() })?;
+    if !engine.has(&full).map_err(Box::new)? {
+        return Err(SourceError::NotThere { name: full, place: engine.title().to_owned() });
+    }
+    from_archive(spool::spool(engine.export(&full).map_err(Box::new)?, spool)?)
 }
 
 /// A tar is a layout when it says so, whatever it was announced as: Docker writes both into one archive.
@@ -378,9 +397,23 @@ pub enum SourceError {
         /// The name.
         name: String,
     },
+    /// A service has no such image.
+    #[error("there is no `{name}` in {place}")]
+    NotThere {
+        /// The image.
+        name: String,
+        /// The service.
+        place: String,
+    },
     /// A registry did not do what it was asked.
     #[error(transparent)]
     Registry(#[from] Box<RegistryError>),
+    /// containerd did not do what it was asked.
+    #[error(transparent)]
+    Containerd(#[from] Box<ContainerdError>),
+    /// Docker or podman did not do what it was asked.
+    #[error(transparent)]
+    Engine(#[from] Box<EngineError>),
     /// There is no image in it.
     #[error("the source holds no image")]
     Empty,

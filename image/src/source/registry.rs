@@ -34,7 +34,7 @@ impl RegistrySource {
             let top = client.top(name).await?;
             Ok((client, top))
         })
-        .map_err(Box::new)?;
+        .map_err(Box::<RegistryError>::new)?;
         let called = name.tag.is_some().then(|| name.without_digest());
         let digest = top.descriptor.digest.clone();
         let images = vec![Listed { descriptor: top.descriptor, called }];
