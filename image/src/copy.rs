@@ -14,6 +14,7 @@ use crate::{
     plan::Plan,
     push::{Origin, PushError, PushFrom},
     reference::Name,
+    save::{accepted, told_if_other},
     sink::{Image, Sink, SinkError},
 };
 
@@ -23,7 +24,7 @@ const READ_AHEAD: usize = 2;
 /// What was copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copied {
-    /// Digest of its top document.
+    /// Digest of its top document where it is now.
     pub digest: Digest,
     /// Bytes of all its parts.
     pub size: u64,
@@ -56,15 +57,16 @@ pub async fn copy(
         return Err(PushError::NoPlatform { wanted: selector.to_string(), have }.into());
     }
     let name = origin.name().or_else(|| name.cloned());
-    sink.accepts(&Image { plan: &plan, name: name.as_ref() })?;
+    let (mut sink, plan, name) = accepted(sink, plan, name).await?;
     let documents = plan.documents().into_iter().map(|part| &part.descriptor);
     let all: Vec<Descriptor> = documents.chain(plan.blobs()).cloned().collect();
     // What the sink has is asked before anything is read.
-    let (mut sink, wanted, present) = blocking(move || {
+    let (back, wanted, present) = blocking(move || {
         let (present, wanted): (Vec<_>, Vec<_>) = all.into_iter().partition(|blob| sink.has(blob));
         (sink, wanted, present)
     })
     .await;
+    sink = back;
     for blob in &present {
         begin(blob, events);
         end(blob, Outcome::Present, events);
@@ -84,9 +86,13 @@ pub async fn copy(
         end(blob, Outcome::Written, events);
     }
     drop(reading);
-    let copied = Copied { digest: plan.top().descriptor.digest.clone(), size: plan.size() };
-    blocking(move || sink.finish(&Image { plan: &plan, name: name.as_ref() })).await?;
-    Ok(copied)
+    let (wanted, size, is_partial) = (plan.top().descriptor.digest.clone(), plan.size(), plan.is_partial());
+    let top = blocking(move || sink.finish(&Image { plan: &plan, name: name.as_ref() })).await?;
+    // Of a part it is expected.
+    if !is_partial {
+        told_if_other(&wanted, &top, events);
+    }
+    Ok(Copied { digest: top.digest, size })
 }
 
 fn begin(blob: &Descriptor, events: &dyn EventSink) {

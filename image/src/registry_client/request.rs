@@ -184,7 +184,7 @@ impl RegistryClient {
                 }
                 self.authorize(&response).await?;
                 let_in = true;
-            } else if is_for_later(status) && tried < self.pauses.retries {
+            } else if is_for_later(status, &ask.method) && tried < self.pauses.retries {
                 self.pauses.wait(tried, asked_pause(&response)).await;
                 tried += 1;
             } else if is_elsewhere(status) && response.headers().contains_key(LOCATION) {
@@ -261,8 +261,10 @@ impl RegistryClient {
     }
 }
 
-fn is_for_later(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
+/// Whether the same may be answered better later. Some registries say 500 to what they do not like to be sent.
+fn is_for_later(status: StatusCode, method: &Method) -> bool {
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    matches!(status.as_u16(), 429 | 502 | 503 | 504) || (is_read && status == StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 fn is_elsewhere(status: StatusCode) -> bool {

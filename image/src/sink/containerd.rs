@@ -55,12 +55,12 @@ impl Sink for ContainerdSink {
         self.runtime.block_on(self.client.write(blob, body)).map_err(|error| Box::new(error).into())
     }
 
-    fn finish(mut self: Box<Self>, image: &Image<'_>) -> Result<(), SinkError> {
+    fn finish(mut self: Box<Self>, image: &Image<'_>) -> Result<Descriptor, SinkError> {
         let top = image.top();
         let name = self.name.without_digest().to_string();
         self.runtime.block_on(self.client.show(&name, &top)).map_err(Box::new)?;
         self.is_released = self.runtime.block_on(self.client.release()).is_ok();
-        Ok(())
+        Ok(top)
     }
 }
 

@@ -69,13 +69,15 @@ impl Sink for EngineSink {
         written.map_err(|error| self.reason(error))
     }
 
-    fn finish(mut self: Box<Self>, image: &Image<'_>) -> Result<(), SinkError> {
+    fn finish(mut self: Box<Self>, image: &Image<'_>) -> Result<Descriptor, SinkError> {
         if let Some(Some(id)) = self.present.get() {
-            return self.engine.tag(id, &self.name).map_err(|error| Box::new(error).into());
+            self.engine.tag(id, &self.name).map_err(Box::new)?;
+            return Ok(image.top());
         }
         self.begin()?;
         let finished = self.archive.take().map_or(Err(SinkError::NoStream), |archive| archive.finish(image));
         finished.map_err(|error| self.reason(error))?;
-        self.verdict.take().map_or(Ok(()), |verdict| verdict()).map_err(|error| Box::new(error).into())
+        self.verdict.take().map_or(Ok(()), |verdict| verdict()).map_err(Box::new)?;
+        Ok(image.top())
     }
 }

@@ -8,6 +8,7 @@
 
 mod archive;
 mod containerd;
+mod documents;
 mod engine;
 #[cfg(test)]
 mod interop;
@@ -53,11 +54,12 @@ pub trait Sink: Send {
     /// [`SinkError::Write`], or [`SinkError::Length`] when the body is longer or shorter than its descriptor says.
     fn write(&mut self, blob: &Descriptor, body: &Body) -> Result<(), SinkError>;
 
-    /// Writes the lists and shows the image, all at once.
+    /// Writes the lists and shows the image, all at once. Says what its top is there: another one only where the place does
+    /// not take the image as it is.
     ///
     /// # Errors
     /// [`SinkError`]; nothing is shown then.
-    fn finish(self: Box<Self>, image: &Image<'_>) -> Result<(), SinkError>;
+    fn finish(self: Box<Self>, image: &Image<'_>) -> Result<Descriptor, SinkError>;
 }
 
 /// What a sink writes its lists from.

@@ -3,14 +3,14 @@
 //! Imports its parent and [`registry_client`](crate::registry_client). Blobs that the repository has are not sent; documents
 //! are sent last, each after what it refers to, and the tag with the top one: nobody sees half an image by its name.
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use super::{Image, Sink, SinkError};
+use super::{Image, Sink, SinkError, documents};
 use crate::{
     blobs::Body,
     event::BlobKind,
     oci::{Descriptor, media},
-    plan::Document,
     reference::Name,
     registry_client::{Access, RegistryClient, RegistryError},
     services::Services,
@@ -46,6 +46,22 @@ impl RegistrySink {
     }
 }
 
+impl RegistrySink {
+    /// Sends documents, the last of them under the tag; says what that one is.
+    async fn send(&self, documents: Vec<(Descriptor, Bytes)>) -> Result<Option<Descriptor>, RegistryError> {
+        let mut left = documents.len();
+        let mut top = None;
+        for (descriptor, bytes) in documents {
+            left -= 1;
+            let tag = self.name.tag.clone().filter(|_| left == 0);
+            let reference = tag.unwrap_or_else(|| descriptor.digest.to_string());
+            self.client.send_document(&reference, &descriptor.media_type, bytes).await?;
+            top = Some(descriptor);
+        }
+        Ok(top)
+    }
+}
+
 fn is_document(blob: &Descriptor) -> bool {
     matches!(media::kind(&blob.media_type), BlobKind::Index | BlobKind::Manifest)
 }
@@ -67,17 +83,15 @@ impl Sink for RegistrySink {
         self.runtime.block_on(self.client.send_blob(blob, body)).map_err(|error| Box::new(error).into())
     }
 
-    fn finish(self: Box<Self>, image: &Image<'_>) -> Result<(), SinkError> {
-        let documents = image.plan.documents();
-        self.runtime.block_on(async {
-            for (at, part) in documents.iter().enumerate().rev() {
-                let Some(Document { bytes, .. }) = &part.document else { continue };
-                let tag = self.name.tag.as_ref().filter(|_| at == 0);
-                let reference = tag.cloned().unwrap_or_else(|| part.descriptor.digest.to_string());
-                self.client.send_document(&reference, &part.descriptor.media_type, bytes.clone()).await?;
+    fn finish(self: Box<Self>, image: &Image<'_>) -> Result<Descriptor, SinkError> {
+        let sent = self.runtime.block_on(async {
+            match (self.send(documents::chosen(image.plan)).await, documents::without_ipfs(image.plan)) {
+                // Old registries take addresses on the web alone.
+                (Err(RegistryError::Status { .. }), Some(stripped)) => self.send(stripped).await,
+                (sent, _) => sent,
             }
-            Ok(())
-        })
-        .map_err(|error: RegistryError| Box::new(error).into())
+        });
+        let top = sent.map_err(Box::new)?;
+        Ok(top.unwrap_or_else(|| image.top()))
     }
 }
