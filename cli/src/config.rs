@@ -95,9 +95,24 @@ fn repository(
 
 /// What other programs' credential helpers and commands see of the environment: where things are, no secrets.
 const PASSED_ON: [&str; 18] = [
-    "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "DOCKER_CONFIG",
-    "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "STORAGE_DRIVER", "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "GNUPGHOME",
-    "AWS_PROFILE", "AWS_REGION", "GOOGLE_APPLICATION_CREDENTIALS",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "DOCKER_CONFIG",
+    "CONTAINERS_CONF",
+    "CONTAINERS_STORAGE_CONF",
+    "STORAGE_DRIVER",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DISPLAY",
+    "GNUPGHOME",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "GOOGLE_APPLICATION_CREDENTIALS",
 ];
 
 /// Where the services of other programs are, by the variables that those programs read.
@@ -188,7 +203,8 @@ mod tests {
             ("PATH", "/a:/b"),
             ("SECRET", "x"),
         ]));
-        let files = ["/home/a/.docker/config.json", "/run/user/7/containers/auth.json", "/home/a/.config/containers/auth.json"];
+        let files =
+            ["/home/a/.docker/config.json", "/run/user/7/containers/auth.json", "/home/a/.config/containers/auth.json"];
         assert_eq!(found.registries.credential_files, files.map(PathBuf::from));
         assert_eq!((found.docker, found.containerd_namespace), (PathBuf::from("/d.sock"), "k8s.io".to_owned()));
         assert_eq!(found.podman[0], Path::new("/run/user/7/podman/podman.sock"));

@@ -3,6 +3,10 @@
 //! Every test is named `interop_`; one whose program is not here is skipped, loudly, and fails in CI.
 
 mod archives;
+mod containerd;
+mod docker;
 mod kubo;
 mod matrix;
+mod podman;
 mod private;
+mod registry_client;

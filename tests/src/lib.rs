@@ -5,6 +5,7 @@
 
 pub mod crafted;
 pub mod debian;
+pub mod engines;
 pub mod image;
 pub mod netns;
 pub mod parsers;

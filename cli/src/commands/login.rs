@@ -13,7 +13,9 @@ use crate::{context::Context, report::Outcome, secret};
 /// The registry is asked whether it takes the password; then it is kept where Docker keeps it, or with the credential helper
 /// that Docker is set up with, so that every tool which reads its file has it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  shipfs login registry.example\n  pass registry | shipfs login -u me --password-stdin registry.example")]
+#[command(
+    after_help = "Examples:\n  shipfs login registry.example\n  pass registry | shipfs login -u me --password-stdin registry.example"
+)]
 pub(crate) struct Args {
     /// The registry, with its port if it has one
     #[arg(value_name = "REGISTRY", default_value = "docker.io", value_parser = parse::registry)]

@@ -181,11 +181,19 @@ mod tests {
         let image = Image {
             name: "a".into(),
             labels: BTreeMap::from([("k".into(), "v".into())]),
-            target: Some(Descriptor { media_type: "m".into(), digest: "d".into(), size: 300, annotations: BTreeMap::new() }),
+            target: Some(Descriptor {
+                media_type: "m".into(),
+                digest: "d".into(),
+                size: 300,
+                annotations: BTreeMap::new(),
+            }),
         };
         let update = UpdateImage { image: Some(image), update_mask: Some(FieldMask { paths: vec!["target".into()] }) };
         let bytes = update.encode_to_vec();
-        assert_eq!(bytes, b"\x0a\x16\x0a\x01a\x12\x06\x0a\x01k\x12\x01v\x1a\x09\x0a\x01m\x12\x01d\x18\xac\x02\x12\x08\x0a\x06target");
+        assert_eq!(
+            bytes,
+            b"\x0a\x16\x0a\x01a\x12\x06\x0a\x01k\x12\x01v\x1a\x09\x0a\x01m\x12\x01d\x18\xac\x02\x12\x08\x0a\x06target"
+        );
         let write = Write {
             action: COMMIT,
             reference: "r".into(),

@@ -26,8 +26,8 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use self::messages::{
-    AddResource, ByName, CreateLease, FieldMask, Filters, Image, Info, Nothing, OneImage, OneInfo, Plugins, Read, ReadPart,
-    Resource, UpdateImage, UpdateInfo,
+    AddResource, ByName, CreateLease, FieldMask, Filters, Image, Info, Nothing, OneImage, OneInfo, Plugins, Read,
+    ReadPart, Resource, UpdateImage, UpdateInfo,
 };
 use crate::oci::{Descriptor, Digest};
 

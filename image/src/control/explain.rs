@@ -16,9 +16,21 @@ use shipfs_node::{
 
 use super::{Failure, FailureKind, local::NOBODY};
 use crate::{
-    blobs::BlobsError, bring::BringError, inspect::InspectError, names::NamesError, oci::DocumentError,
-    containerd::ContainerdError, copy::CopyError, engine::EngineError, plan::PlanError, pull::PullError, push::PushError,
-    registry_client::{CredentialError, RegistryError}, root::RootError, save::SaveError, sink::SinkError,
+    blobs::BlobsError,
+    bring::BringError,
+    containerd::ContainerdError,
+    copy::CopyError,
+    engine::EngineError,
+    inspect::InspectError,
+    names::NamesError,
+    oci::DocumentError,
+    plan::PlanError,
+    pull::PullError,
+    push::PushError,
+    registry_client::{CredentialError, RegistryError},
+    root::RootError,
+    save::SaveError,
+    sink::SinkError,
     source::SourceError,
 };
 
@@ -193,11 +205,7 @@ fn classified(error: Cause<'_>) -> Classified {
             _ => (FailureKind::Repository, None),
         });
     }
-    blobs(error)
-        .or_else(|| network(error))
-        .or_else(|| image(error))
-        .or_else(|| place(error))
-        .or_else(|| service(error))
+    blobs(error).or_else(|| network(error)).or_else(|| image(error)).or_else(|| place(error)).or_else(|| service(error))
 }
 
 fn full() -> (FailureKind, Option<&'static str>) {
@@ -305,11 +313,16 @@ fn service(error: Cause<'_>) -> Classified {
     if let Some(error) = error.downcast_ref::<RegistryError>() {
         return Some(match error {
             RegistryError::NotFound { .. } => (FailureKind::NotFound, None),
-            RegistryError::Denied { .. } => (FailureKind::Place, Some("`shipfs login REGISTRY` keeps a name and a password for it")),
-            RegistryError::Token { .. } => {
-                (FailureKind::Place, Some("`shipfs login` to the host named there, if it is to get a password of yours"))
+            RegistryError::Denied { .. } => {
+                (FailureKind::Place, Some("`shipfs login REGISTRY` keeps a name and a password for it"))
             }
-            RegistryError::Foreign { .. } => (FailureKind::Place, Some("--allow-layers-from HOST lets its layers be fetched")),
+            RegistryError::Token { .. } => (
+                FailureKind::Place,
+                Some("`shipfs login` to the host named there, if it is to get a password of yours"),
+            ),
+            RegistryError::Foreign { .. } => {
+                (FailureKind::Place, Some("--allow-layers-from HOST lets its layers be fetched"))
+            }
             RegistryError::Connection { .. } => {
                 (FailureKind::Unavailable, Some("--plain-http speaks with a registry that has no TLS"))
             }

@@ -38,7 +38,8 @@ pub(super) async fn find(
             Ok(found) => {
                 let shown = name.familiar();
                 let namespace = services.containerd_namespace.escape_debug();
-                let within = if format == Format::Containerd { format!(", namespace `{namespace}`") } else { String::new() };
+                let within =
+                    if format == Format::Containerd { format!(", namespace `{namespace}`") } else { String::new() };
                 events.emit(Event::Note(format!("found `{shown}` in {place}{within}")));
                 if is_alone {
                     return Some(Arc::from(found));

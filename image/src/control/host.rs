@@ -141,9 +141,7 @@ impl Host {
             // What is called by a name may lie with another program, and in part elsewhere.
             Request::Pull(_)
             | Request::Push(Push { source: Source::Stored(_), .. })
-            | Request::Copy { from: Source::Stored(_), .. } => {
-                self.network(self.node.net().await, &options, events)?
-            }
+            | Request::Copy { from: Source::Stored(_), .. } => self.network(self.node.net().await, &options, events)?,
             _ => NetworkConfig::offline(),
         };
         // No network is entered for those before something is missing.
@@ -161,7 +159,7 @@ impl Host {
         };
         let (spool, services) = (&self.node.config().repository, &options.services);
         let is_offline = options.network == Some(NetworkChoice::Offline);
-        let is_private = options.private_only || network.network == Network::Private;
+        let is_private = options.private_only || matches!(network.network, Network::Private(_));
         let images = Images { blobs: &*blobs, spool, stream, services, is_offline, is_private, events };
         match request {
             Request::Push(push) => {

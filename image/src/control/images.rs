@@ -70,7 +70,8 @@ impl Images<'_> {
         match (names::resolve(self.blobs.records(), &reference).await, &reference) {
             (Ok(image), _) => Ok((PushFrom::Stored(image.root), image.own_name())),
             (Err(error @ NamesError::Unknown { .. }), Reference::Name(name)) => {
-                let found = find(name, self.services, self.spool, self.is_offline || self.is_private, self.events).await;
+                let found =
+                    find(name, self.services, self.spool, self.is_offline || self.is_private, self.events).await;
                 let found = found.ok_or_else(|| not_stored(&error, &reference))?;
                 Ok((PushFrom::Source(found, None), Some(name.clone())))
             }
@@ -82,7 +83,9 @@ impl Images<'_> {
     pub(super) async fn copy(mut self, from: Source, to: Location, wanted: &PlatformChoice) -> Result<Reply, Failure> {
         let is_stored = matches!(from, Source::Stored(_));
         let mut known: Vec<Name> = match &from {
-            Source::Place(Location { format: Format::Docker, image: Some(image), .. }) => image.parse().into_iter().collect(),
+            Source::Place(Location { format: Format::Docker, image: Some(image), .. }) => {
+                image.parse().into_iter().collect()
+            }
             _ => Vec::new(),
         };
         let (from, name) = self.origin(from).await?;

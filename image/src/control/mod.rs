@@ -30,7 +30,9 @@ pub use holder::{Holder, Order, Repository};
 pub use host::{Host, NodeRepository};
 pub use network::{check_address, check_platform};
 pub use queue::EventQueue;
-pub use reply::{Collected, Copied, Identity, ImageRow, PeerRow, Pulled, Pushed, Removed, Reply, Saved, Tagged, Verified};
+pub use reply::{
+    Collected, Copied, Identity, ImageRow, PeerRow, Pulled, Pushed, Removed, Reply, Saved, Tagged, Verified,
+};
 pub use request::{NetworkChoice, Options, PlatformChoice, Pull, Push, Request, Source, Stream};
 pub use session::Session;
 pub use swarm_key::{SWARM_KEY_FILE, generate_swarm_key, write_swarm_key};

@@ -193,7 +193,9 @@ impl Request {
             }
             // One stream comes along: an archive from stdin to stdout is copied by nobody.
             Self::Copy { from: Source::Place(from), .. } if is_standard(from) => Some(Stream::Input),
-            Self::Pull(Pull { to: Some(to), .. }) | Self::Save { to, .. } | Self::Copy { to, .. } if is_standard(to) => {
+            Self::Pull(Pull { to: Some(to), .. }) | Self::Save { to, .. } | Self::Copy { to, .. }
+                if is_standard(to) =>
+            {
                 Some(Stream::Output)
             }
             _ => None,

@@ -54,8 +54,11 @@ impl Command {
     }
 
     pub(super) fn has(&self, image: &str) -> Result<bool, EngineError> {
-        let arguments: &[&str] =
-            if self.is_podman { &["image", "exists", image] } else { &["inspect", "--type", "image", "-f", "x", image] };
+        let arguments: &[&str] = if self.is_podman {
+            &["image", "exists", image]
+        } else {
+            &["inspect", "--type", "image", "-f", "x", image]
+        };
         let done = self.programs.run(&self.program, arguments, b"", MAX_ANSWER_BYTES, PATIENCE);
         Ok(done.map_err(|source| self.failed(source))?.success)
     }
@@ -76,7 +79,8 @@ impl Command {
         } else {
             command.args(["push", "--quiet", image, &format!("docker-archive:/dev/stdout:{image}")]);
         }
-        let mut child = Ended(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| self.failed(error))?);
+        let mut child =
+            Ended(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| self.failed(error))?);
         let complaint = listen(child.0.stderr.take());
         let stdout = child.0.stdout.take().ok_or_else(|| self.failed(io::ErrorKind::BrokenPipe.into()))?;
         Ok(Box::new(Output { child, stdout, complaint: Some(complaint), program: self.program.clone() }))
@@ -89,7 +93,8 @@ impl Command {
         } else {
             command.args(["pull", "--quiet", "docker-archive:/dev/stdin"]);
         }
-        let mut child = Ended(command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| self.failed(error))?);
+        let mut child =
+            Ended(command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| self.failed(error))?);
         let complaint = listen(child.0.stderr.take());
         let stdin = child.0.stdin.take().ok_or_else(|| self.failed(io::ErrorKind::BrokenPipe.into()))?;
         let (engine, program) = (self.title(), self.program.clone());

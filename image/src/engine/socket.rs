@@ -47,8 +47,11 @@ impl Socket {
     }
 
     fn url(&self, path: &str, query: &[(&str, &str)]) -> Result<Url, EngineError> {
-        let refused =
-            || EngineError::Refused { engine: self.title, what: "be asked", said: path.chars().take(MAX_TOLD).collect() };
+        let refused = || EngineError::Refused {
+            engine: self.title,
+            what: "be asked",
+            said: path.chars().take(MAX_TOLD).collect(),
+        };
         let mut url = Url::parse("http://localhost/").and_then(|base| base.join(path)).map_err(|_| refused())?;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
@@ -91,7 +94,11 @@ impl Socket {
         let url = self.url(&format!("images/{image}/get"), &[])?;
         let response = self.runtime.block_on(async {
             let response = self.send(self.http.get(url)).await?;
-            if response.status().is_success() { Ok(response) } else { Err(self.refused("give an image", response).await) }
+            if response.status().is_success() {
+                Ok(response)
+            } else {
+                Err(self.refused("give an image", response).await)
+            }
         })?;
         Ok(Box::new(Archive { response, runtime: self.runtime.clone(), left: Bytes::new() }))
     }
@@ -118,8 +125,11 @@ impl Socket {
         // It runs beside whoever writes the archive, and ends with the one or with the other.
         let task = self.runtime.spawn(async move {
             let request = http.post(url?).header(CONTENT_TYPE, "application/x-tar");
-            let broken =
-                |source: reqwest::Error| EngineError::Connection { engine, path: path.clone(), source: source.without_url() };
+            let broken = |source: reqwest::Error| EngineError::Connection {
+                engine,
+                path: path.clone(),
+                source: source.without_url(),
+            };
             let response = request.body(reqwest::Body::wrap_stream(parts)).send().await.map_err(broken)?;
             let is_taken = response.status().is_success();
             let answer = read(response).await.map_err(broken)?;
@@ -133,7 +143,9 @@ impl Socket {
             let mut task = task;
             match runtime.block_on(&mut task.0) {
                 Ok(verdict) => verdict,
-                Err(_) => Err(EngineError::Refused { engine, what: "take an image", said: "it was given up".to_owned() }),
+                Err(_) => {
+                    Err(EngineError::Refused { engine, what: "take an image", said: "it was given up".to_owned() })
+                }
             }
         };
         Loading { archive: Box::new(Parts(sender)), verdict: Box::new(verdict) }
@@ -161,7 +173,9 @@ fn problem(answer: &[u8], is_taken: bool) -> Option<String> {
         message: String,
     }
     let lines = serde_json::Deserializer::from_slice(answer).into_iter::<Line>();
-    let told = lines.map_while(Result::ok).find_map(|line| [line.error, line.message].into_iter().find(|text| !text.is_empty()));
+    let told = lines
+        .map_while(Result::ok)
+        .find_map(|line| [line.error, line.message].into_iter().find(|text| !text.is_empty()));
     match told {
         Some(told) => Some(told.chars().take(MAX_TOLD).collect()),
         None if is_taken => None,

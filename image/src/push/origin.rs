@@ -100,7 +100,9 @@ impl<'b> Origin<'b> {
                     (Err(SourceError::Missing { .. }), Some(inlined)) => {
                         Content::Bytes(Bytes::copy_from_slice(inlined))
                     }
-                    (Err(SourceError::Missing { .. } | SourceError::Registry(_)), None) if blob.ipfs_cid().is_some() => {
+                    (Err(SourceError::Missing { .. } | SourceError::Registry(_)), None)
+                        if blob.ipfs_cid().is_some() =>
+                    {
                         return self.fetch(blob, progress).await;
                     }
                     (opened, _) => opened?,

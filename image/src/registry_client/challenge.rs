@@ -39,10 +39,11 @@ fn parse(text: &str) -> Vec<Challenge> {
         let scheme = rest[..end].to_ascii_lowercase();
         let (mut parameters, after) = parameters(rest[end..].trim_start_matches([' ', ',']));
         match scheme.as_str() {
-            "bearer" => found.extend(parameters.remove("realm").map(|realm| Challenge::Bearer {
-                realm,
-                service: parameters.remove("service"),
-            })),
+            "bearer" => found.extend(
+                parameters
+                    .remove("realm")
+                    .map(|realm| Challenge::Bearer { realm, service: parameters.remove("service") }),
+            ),
             "basic" => found.push(Challenge::Basic),
             _ => {}
         }
@@ -55,7 +56,9 @@ fn parse(text: &str) -> Vec<Challenge> {
 fn parameters(mut text: &str) -> (BTreeMap<String, String>, &str) {
     let mut found = BTreeMap::new();
     loop {
-        let Some((key, rest)) = text.split_once('=') else { return (found, if found_scheme(text) { text } else { "" }) };
+        let Some((key, rest)) = text.split_once('=') else {
+            return (found, if found_scheme(text) { text } else { "" });
+        };
         if key.trim().contains([' ', ',']) {
             // Another scheme begins before the next parameter.
             return (found, text);
@@ -107,7 +110,8 @@ mod tests {
     #[test]
     fn challenges_of_real_registries_are_read() {
         let best = |text: &str| Challenge::best([text].into_iter());
-        let whole = r#"Bearer realm="https://auth.example/token",service="registry.example",scope="repository:a/b:pull,push""#;
+        let whole =
+            r#"Bearer realm="https://auth.example/token",service="registry.example",scope="repository:a/b:pull,push""#;
         assert_eq!(best(whole), bearer("https://auth.example/token", Some("registry.example")));
         assert_eq!(best(r#"Basic realm="Registry Realm""#), Some(Challenge::Basic));
         assert_eq!(best("Basic"), Some(Challenge::Basic));

@@ -127,7 +127,8 @@ mod tests {
     fn b4_nobody_is_led_off_encryption() {
         let remote = endpoint("registry.example");
         assert!(remote.may_lead_to(&url("https://storage.example/x")));
-        for text in ["http://storage.example/x", "http://127.0.0.1/x", "file:///etc/passwd", "ftp://registry.example/"] {
+        for text in ["http://storage.example/x", "http://127.0.0.1/x", "file:///etc/passwd", "ftp://registry.example/"]
+        {
             assert!(!remote.may_lead_to(&url(text)), "{text}");
         }
         let local = endpoint("localhost:5000");

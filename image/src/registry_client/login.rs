@@ -15,7 +15,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Access, CredentialError, Lookup, RegistryClient, RegistryError, Registries, Secret,
+    Access, CredentialError, Lookup, Registries, RegistryClient, RegistryError, Secret,
     credentials::{self, CredentialFile, Credentials, keys, server},
     endpoint::Endpoint,
     http_client,

@@ -25,9 +25,14 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use self::{credentials::Credentials, endpoint::Endpoint, request::Pauses, token::Authorization};
 pub(crate) use self::download::Download;
-pub use self::{credentials::CredentialError, error::RegistryError, login::{Login, log_in, log_out}, secret::Secret};
+pub use self::{
+    credentials::CredentialError,
+    error::RegistryError,
+    login::{Login, log_in, log_out},
+    secret::Secret,
+};
+use self::{credentials::Credentials, endpoint::Endpoint, request::Pauses, token::Authorization};
 use crate::{bring::blocking, programs::Programs, reference::Name};
 
 /// What requests say of who sends them.

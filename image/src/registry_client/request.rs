@@ -7,7 +7,9 @@ use std::{io, sync::Arc, time::Duration};
 
 use reqwest::{
     Method, Response, StatusCode, Url,
-    header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{
+        AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+    },
 };
 
 use super::{RegistryClient, RegistryError, challenge::Challenge, endpoint::is_loopback};
@@ -100,7 +102,9 @@ fn shown(method: &Method, url: &Url) -> String {
 impl RegistryClient {
     /// Finds out whether the registry is there, over which scheme, and what it wants.
     pub(super) async fn reach(&mut self) -> Result<(), RegistryError> {
-        let ping = |client: &Self| client.endpoint.url("v2/").map(|url| Ask { is_let_in: false, ..Ask::new(Method::GET, url) });
+        let ping = |client: &Self| {
+            client.endpoint.url("v2/").map(|url| Ask { is_let_in: false, ..Ask::new(Method::GET, url) })
+        };
         let answer = self.once(&ping(self)?).await;
         let is_other_scheme = self.endpoint.is_plain
             && match &answer {
@@ -160,7 +164,8 @@ impl RegistryClient {
         {
             request = request.header(AUTHORIZATION, authorization.header());
         }
-        let failed = |source: reqwest::Error| RegistryError::Connection { what: ask.what(), source: source.without_url() };
+        let failed =
+            |source: reqwest::Error| RegistryError::Connection { what: ask.what(), source: source.without_url() };
         request.send().await.map_err(failed)
     }
 
@@ -206,7 +211,8 @@ impl RegistryClient {
     }
 
     fn led_on(&self, ask: Ask, response: &Response, hops: usize) -> Result<Ask, RegistryError> {
-        let location = response.headers().get(LOCATION).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let location =
+            response.headers().get(LOCATION).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let to = location.unwrap_or_default();
         let refused = |problem| {
             let to = to.split('?').next().unwrap_or_default().chars().take(200).collect();
@@ -279,7 +285,8 @@ fn asked_pause(response: &Response) -> Option<Duration> {
 /// Reads an answer of at most `limit` bytes.
 pub(super) async fn read(what: &str, mut response: Response, limit: u64) -> Result<Vec<u8>, RegistryError> {
     let mut bytes = Vec::new();
-    let failed = |source: reqwest::Error| RegistryError::Connection { what: what.to_owned(), source: source.without_url() };
+    let failed =
+        |source: reqwest::Error| RegistryError::Connection { what: what.to_owned(), source: source.without_url() };
     while let Some(chunk) = response.chunk().await.map_err(failed)? {
         if bytes.len() as u64 + chunk.len() as u64 > limit {
             return Err(RegistryError::TooLong { what: what.to_owned(), limit });

@@ -337,7 +337,8 @@ async fn a_blob_goes_on_where_it_broke_off() {
 
 #[tokio::test]
 async fn a_blob_that_always_breaks_off_or_is_another_part_is_given_up() {
-    let registry = Trap::start(|asked, _| if is_ping(asked) { status(200) } else { broken(200, &[], &CONTENT[..5]) }).await;
+    let registry =
+        Trap::start(|asked, _| if is_ping(asked) { status(200) } else { broken(200, &[], &CONTENT[..5]) }).await;
     let error = read(&registry.reader().await, &layer()).await.expect_err("gives up");
     assert!(matches!(error, RegistryError::Connection { .. } | RegistryError::Cut { .. }), "{error}");
     assert!(registry.asked().len() < 10, "{}", registry.asked().len());
@@ -470,7 +471,8 @@ async fn logging_in_is_checked_and_kept_for_its_owner_alone() {
     let home = tempfile::tempdir().expect("a folder");
     let file = home.path().join("docker/config.json");
     let settings = Registries { credential_files: vec![file.clone()], ..Registries::default() };
-    let login = |password: &str| Login { domain: domain.clone(), name: "me".to_owned(), password: Secret::new(password) };
+    let login =
+        |password: &str| Login { domain: domain.clone(), name: "me".to_owned(), password: Secret::new(password) };
     let programs = Programs::default();
     let error = log_in(&login("wrong"), &settings, &programs).await.expect_err("refuses");
     assert!(matches!(&error, RegistryError::Denied { .. }) && !file.exists(), "{error}");

@@ -146,8 +146,9 @@ impl RegistryClient {
                 Err(error) => !error.is_builder(),
             };
             if !is_for_later || tried == self.pauses.retries.min(2) {
-                let failed = |source: reqwest::Error| {
-                    RegistryError::Connection { what: format!("GET {url}"), source: source.without_url() }
+                let failed = |source: reqwest::Error| RegistryError::Connection {
+                    what: format!("GET {url}"),
+                    source: source.without_url(),
                 };
                 return answer.map_err(failed);
             }

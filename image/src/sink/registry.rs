@@ -28,12 +28,7 @@ pub(super) struct RegistrySink {
 
 impl RegistrySink {
     /// Reaches the registry.
-    pub(super) fn open(
-        name: Name,
-        services: &Services,
-        known: &[Name],
-        runtime: &Handle,
-    ) -> Result<Self, SinkError> {
+    pub(super) fn open(name: Name, services: &Services, known: &[Name], runtime: &Handle) -> Result<Self, SinkError> {
         let connecting = RegistryClient::connect(&name, &services.registries, &services.programs, Access::Push);
         let client = runtime.block_on(connecting).map_err(Box::new)?;
         let mut siblings: Vec<String> = Vec::new();

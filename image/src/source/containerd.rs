@@ -48,16 +48,14 @@ impl Source for ContainerdSource {
     }
 
     fn open(&self, blob: &Descriptor) -> Result<Content, SourceError> {
+        // A file that is there need not be in this namespace, and may be about to be collected.
+        if self.runtime.block_on(self.client.size(&blob.digest)).map_err(Box::new)?.is_none() {
+            return Err(SourceError::Missing { what: blob.digest.to_string() });
+        }
         if let Some(path) = self.client.file(blob) {
             return Ok(Content::File(path));
         }
-        let asked = self.runtime.block_on(async {
-            match self.client.size(&blob.digest).await? {
-                Some(_) => self.client.read(&blob.digest).await.map(Some),
-                None => Ok(None),
-            }
-        });
-        let reading = asked.map_err(Box::new)?.ok_or_else(|| SourceError::Missing { what: blob.digest.to_string() })?;
+        let reading = self.runtime.block_on(self.client.read(&blob.digest)).map_err(Box::new)?;
         Ok(Content::Reader(Box::new(Reader { reading, runtime: self.runtime.clone(), left: Bytes::new() })))
     }
 

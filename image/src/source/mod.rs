@@ -237,7 +237,10 @@ fn service(
 
 fn from_engine(engine: &Engine, image: &str, spool: &Path) -> Result<Box<dyn Source>, SourceError> {
     // An engine knows a name in full, or an ID as it is.
-    let full = image.parse::<Digest>().map(|id| id.to_string()).or_else(|_| image.parse::<Name>().map(|name| name.to_string()));
+    let full = image
+        .parse::<Digest>()
+        .map(|id| id.to_string())
+        .or_else(|_| image.parse::<Name>().map(|name| name.to_string()));
     let full = full.map_err(|_| SourceError::Name { name: image.to_owned() })?;
     if !engine.has(&full).map_err(Box::new)? {
         return Err(SourceError::NotThere { name: full, place: engine.title().to_owned() });

@@ -29,12 +29,14 @@ pub(super) struct RegistrySource {
 impl RegistrySource {
     /// Finds the image that `name` names.
     pub(super) fn open(name: &Name, services: &Services, runtime: &Handle) -> Result<Self, SourceError> {
-        let (client, top) = runtime.block_on(async {
-            let client = RegistryClient::connect(name, &services.registries, &services.programs, Access::Pull).await?;
-            let top = client.top(name).await?;
-            Ok((client, top))
-        })
-        .map_err(Box::<RegistryError>::new)?;
+        let (client, top) = runtime
+            .block_on(async {
+                let client =
+                    RegistryClient::connect(name, &services.registries, &services.programs, Access::Pull).await?;
+                let top = client.top(name).await?;
+                Ok((client, top))
+            })
+            .map_err(Box::<RegistryError>::new)?;
         let called = name.tag.is_some().then(|| name.without_digest());
         let digest = top.descriptor.digest.clone();
         let images = vec![Listed { descriptor: top.descriptor, called }];
@@ -60,11 +62,7 @@ impl Source for RegistrySource {
 }
 
 /// Begins to fetch a blob or a document of a repository.
-pub(super) fn fetch(
-    client: &Arc<RegistryClient>,
-    runtime: &Handle,
-    blob: &Descriptor,
-) -> Result<Content, SourceError> {
+pub(super) fn fetch(client: &Arc<RegistryClient>, runtime: &Handle, blob: &Descriptor) -> Result<Content, SourceError> {
     let missing = |error| match error {
         RegistryError::NotFound { .. } => SourceError::Missing { what: blob.digest.to_string() },
         error => SourceError::Registry(Box::new(error)),

@@ -61,7 +61,10 @@ fn helpers_are_asked_before_entries() {
     let home = Home::new(
         r#"{"auths":{"none.example":{"username":"file","password":"p"}},"credHelpers":{"registry.example":"one"},"credsStore":"all"}"#,
     );
-    home.helper("one", r#"read server; echo "{\"ServerURL\":\"$server\",\"Username\":\"$1-$server\",\"Secret\":\"s\"}""#);
+    home.helper(
+        "one",
+        r#"read server; echo "{\"ServerURL\":\"$server\",\"Username\":\"$1-$server\",\"Secret\":\"s\"}""#,
+    );
     home.helper("all", "read server\n[ \"$server\" = token.example ] && echo '{\"Username\":\"<token>\",\"Secret\":\"t\"}' && exit 0\necho 'credentials not found in native keychain'; exit 1");
     assert_eq!(home.find("registry.example", "a").expect("asks"), password("get-registry.example", "s"));
     assert_eq!(home.find("token.example", "a").expect("asks"), Some(Credentials::Identity(Secret::new("t"))));
