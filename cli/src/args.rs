@@ -5,7 +5,10 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Parser, ValueEnum, builder::styling, error::ContextValue};
-use shipfs_image::control::{self, NetworkChoice, Options, PlatformChoice};
+use shipfs_image::{
+    control::{self, NetworkChoice, Options, PlatformChoice},
+    services::Services,
+};
 
 use crate::{commands::Command, text::escaped};
 
@@ -142,6 +145,49 @@ pub(crate) struct Platforms {
     all_platforms: bool,
 }
 
+/// Where other programs' services are, for verbs that images come from or go to by way of them.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options for other programs' images")]
+pub(crate) struct ServiceArgs {
+    /// containerd's socket [default: $CONTAINERD_ADDRESS, else /run/containerd/containerd.sock]
+    #[arg(long, value_name = "SOCKET")]
+    address: Option<PathBuf>,
+
+    /// containerd's namespace [default: $CONTAINERD_NAMESPACE, else default]
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+
+    /// Speak plain HTTP with registries, as with those on localhost
+    #[arg(long)]
+    plain_http: bool,
+
+    /// Fetch layers from this host if an image says that they are there, not in its registry; may be repeated
+    #[arg(long, value_name = "HOST", action = ArgAction::Append)]
+    allow_layers_from: Vec<String>,
+}
+
+impl ServiceArgs {
+    /// Puts what was said in place of what the environment says.
+    pub(crate) fn apply(self, services: &mut Services) {
+        if let Some(address) = self.address {
+            services.containerd = without_scheme(address);
+        }
+        if let Some(namespace) = self.namespace {
+            services.containerd_namespace = namespace;
+        }
+        services.registries.plain_http = self.plain_http;
+        services.registries.foreign_hosts = self.allow_layers_from;
+    }
+}
+
+/// A socket's path, which tools also write as a URL.
+pub(crate) fn without_scheme(address: PathBuf) -> PathBuf {
+    match address.to_str().and_then(|text| text.strip_prefix("unix://")) {
+        Some(path) => PathBuf::from(path),
+        None => address,
+    }
+}
+
 impl Args {
     /// Reads the command line; prints help or what is wrong with it, and exits, where that is all there is to do.
     pub(crate) fn read() -> Self {
@@ -182,6 +228,7 @@ impl Global {
             private_only: false,
             // The environment has a say in it.
             daemon: None,
+            ..Options::default()
         }
     }
 }

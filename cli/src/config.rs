@@ -9,9 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use shipfs_image::control::{Failure, FailureKind, IpfsAddress, IpfsDaemon};
+use shipfs_image::{
+    control::{Failure, FailureKind, IpfsAddress, IpfsDaemon},
+    programs::Programs,
+    registry_client::Registries,
+    services::Services,
+};
 
-use crate::args::Global;
+use crate::args::{Global, without_scheme};
 
 /// Where root's repository lies.
 const SYSTEM_REPOSITORY: &str = "/var/lib/shipfs";
@@ -37,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) notify_socket: Option<OsString>,
     /// Which parts of the program say how much, in tracing's words.
     pub(crate) log: String,
+    /// Where the services of other programs are.
+    pub(crate) services: Services,
 }
 
 impl Config {
@@ -60,6 +67,7 @@ impl Config {
             stdout_is_terminal: std::io::stdout().is_terminal(),
             private_only: set("LIBP2P_FORCE_PNET").is_some_and(|value| value == "1"),
             notify_socket: set("NOTIFY_SOCKET"),
+            services: services(&|name| set(name)),
             log: set("SHIPFS_LOG").and_then(|text| text.into_string().ok()).unwrap_or_else(|| level(global.verbose)),
         })
     }
@@ -144,6 +152,60 @@ fn daemon(
     };
     let daemon = IpfsDaemon { address, credentials };
     daemon.check().map(|()| Some(daemon))
+/// What other programs' credential helpers and commands see of the environment: where things are, no secrets.
+const PASSED_ON: [&str; 18] = [
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "DOCKER_CONFIG",
+    "CONTAINERS_CONF",
+    "CONTAINERS_STORAGE_CONF",
+    "STORAGE_DRIVER",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DISPLAY",
+    "GNUPGHOME",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+];
+
+/// Where the services of other programs are, by the variables that those programs read.
+fn services(set: &dyn Fn(&str) -> Option<OsString>) -> Services {
+    let defaults = Services::default();
+    let path = |name: &str| set(name).map(PathBuf::from);
+    let socket = |name: &str| path(name).map(without_scheme).filter(|path| path.is_absolute());
+    let home = path("HOME");
+    let runtime = path("XDG_RUNTIME_DIR");
+    let below = |folder: &Option<PathBuf>, rest: &str| folder.as_ref().map(|folder| folder.join(rest));
+    let docker = path("DOCKER_CONFIG").or_else(|| below(&home, ".docker")).map(|folder| folder.join("config.json"));
+    let podman = path("REGISTRY_AUTH_FILE").or_else(|| below(&runtime, "containers/auth.json"));
+    let kept = path("XDG_CONFIG_HOME").or_else(|| below(&home, ".config"));
+    let podman_sockets = match socket("CONTAINER_HOST") {
+        Some(socket) => vec![socket],
+        None => below(&runtime, "podman/podman.sock").into_iter().chain(defaults.podman).collect(),
+    };
+    let environment = PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), set(name)?.into_string().ok()?)));
+    Services {
+        registries: Registries {
+            credential_files: [docker, podman, below(&kept, "containers/auth.json")].into_iter().flatten().collect(),
+            ..Registries::default()
+        },
+        docker: socket("DOCKER_HOST").unwrap_or(defaults.docker),
+        podman: podman_sockets,
+        containerd: socket("CONTAINERD_ADDRESS").unwrap_or(defaults.containerd),
+        containerd_namespace: set("CONTAINERD_NAMESPACE")
+            .and_then(|text| text.into_string().ok())
+            .unwrap_or(defaults.containerd_namespace),
+        programs: Programs {
+            path: set("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default(),
+            environment: environment.collect(),
+        },
+    }
 }
 
 /// `NO_COLOR` wins, then `CLICOLOR_FORCE`, then `CLICOLOR=0`, then what stderr is.
@@ -226,6 +288,24 @@ mod tests {
             assert_eq!(failure.exit_code(), 2);
             assert!(!failure.to_string().contains("secret"), "{failure}");
         }
+    fn services_are_where_their_own_variables_say() {
+        let found = services(&with(&[
+            ("HOME", "/home/a"),
+            ("XDG_RUNTIME_DIR", "/run/user/7"),
+            ("DOCKER_HOST", "unix:///d.sock"),
+            ("CONTAINERD_NAMESPACE", "k8s.io"),
+            ("PATH", "/a:/b"),
+            ("SECRET", "x"),
+        ]));
+        let files =
+            ["/home/a/.docker/config.json", "/run/user/7/containers/auth.json", "/home/a/.config/containers/auth.json"];
+        assert_eq!(found.registries.credential_files, files.map(PathBuf::from));
+        assert_eq!((found.docker, found.containerd_namespace), (PathBuf::from("/d.sock"), "k8s.io".to_owned()));
+        assert_eq!(found.podman[0], Path::new("/run/user/7/podman/podman.sock"));
+        assert_eq!(found.programs.path, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert!(!found.programs.environment.contains_key("SECRET"));
+        // A daemon that is reached over a network is another program's matter.
+        assert_eq!(services(&with(&[("DOCKER_HOST", "tcp://10.0.0.1:2375")])).docker, Services::default().docker);
     }
 
     #[test]

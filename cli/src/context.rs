@@ -18,10 +18,11 @@ use shipfs_image::{
         Session, Stream, generate_swarm_key, needs_own_node, write_swarm_key,
     },
     reference::Reference,
+    services::Services,
 };
 
 use crate::{
-    args::Args,
+    args::{Args, ServiceArgs},
     commands::{self, Command},
     config::Config,
     output::{Mode, Output},
@@ -90,6 +91,7 @@ async fn carry_out(args: Args, config: Config, output: Output) -> Result<(Outcom
     let mut options =
         Options { daemon: config.daemon.clone(), private_only: config.private_only, ..args.global.options() };
     options.anchor(&config.directory);
+    options.services = config.services.clone();
     let stop = Stop::listen().map_err(|error| Failure::from_error(FailureKind::Other, &error))?;
     let repository = NodeRepository { directory: config.repository.clone(), options: options.clone() };
     let session = Session::new(repository);
@@ -147,6 +149,23 @@ impl Context {
             tracing::error!(%error, "the progress display failed");
         }
         result
+    }
+
+    /// Takes what the user says about other programs' services.
+    pub(crate) fn use_services(&mut self, services: ServiceArgs) {
+        services.apply(&mut self.options.services);
+        let place = &mut self.options.services.containerd;
+        *place = self.config.directory.join(&*place);
+    }
+
+    /// Where other programs' services are.
+    pub(crate) fn services(&self) -> &Services {
+        &self.options.services
+    }
+
+    /// Says something to the user.
+    pub(crate) fn say(&self, text: &str) {
+        self.output.say(text);
     }
 
     /// Serves until the user stops it.

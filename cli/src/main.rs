@@ -9,6 +9,7 @@ mod context;
 mod output;
 mod progress;
 mod report;
+mod secret;
 mod signals;
 mod systemd;
 mod tables;

@@ -129,6 +129,7 @@ fn text(reply: &Reply) -> String {
         Reply::Tagged(tagged) => format!("{}\n", escaped(&tagged.name)),
         Reply::Removed(removed) => listed(removed.removed.iter().map(|name| escaped(name))),
         Reply::Saved(saved) => format!("{}\n", saved.cid),
+        Reply::Copied(copied) => format!("{}\n", copied.digest),
         Reply::Loaded(images) => tables::loaded(images),
         Reply::Collected(collected) => tables::collected(collected),
         Reply::Verified(verified) => tables::verified(verified),

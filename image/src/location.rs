@@ -1,10 +1,12 @@
 //! Where an image comes from or goes to, outside the store: the words for sources and sinks.
 //!
-//! Imports nothing of this crate. Pure: no path is looked at here.
+//! Imports [`mod@reference`](crate::reference). Pure: no path is looked at here.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+
+use crate::reference::Reference;
 
 /// A place outside the store that holds images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,14 @@ pub enum Format {
     OciArchive,
     /// `docker-archive`: what `docker save` writes.
     DockerArchive,
+    /// `docker`: a repository of a registry.
+    Docker,
+    /// `docker-daemon`: the images of a Docker daemon.
+    DockerDaemon,
+    /// `containers-storage`: the images of podman and buildah.
+    ContainersStorage,
+    /// `containerd`: the images of containerd.
+    Containerd,
 }
 
 /// A path, or the standard stream of the command.
@@ -37,6 +47,8 @@ pub enum Place {
     Path(PathBuf),
     /// `-`: standard input of a source, standard output of a sink. Archives only.
     Standard,
+    /// A service of another program, which knows images by name.
+    Service,
 }
 
 impl Format {
@@ -46,7 +58,20 @@ impl Format {
             Self::Oci => "oci",
             Self::OciArchive => "oci-archive",
             Self::DockerArchive => "docker-archive",
+            Self::Docker => "docker",
+            Self::DockerDaemon => "docker-daemon",
+            Self::ContainersStorage => "containers-storage",
+            Self::Containerd => "containerd",
         }
+    }
+
+    /// Whether images are asked of a service rather than read from a path.
+    pub fn is_service(self) -> bool {
+        matches!(self, Self::Docker | Self::DockerDaemon | Self::ContainersStorage | Self::Containerd)
+    }
+
+    fn mark(self) -> &'static str {
+        if self == Self::Docker { "://" } else { ":" }
     }
 }
 
@@ -55,21 +80,54 @@ impl Location {
     pub fn is_like(text: &str) -> bool {
         format_of(text).is_some()
     }
+
+    /// An image that a service knows by name.
+    pub fn of_service(format: Format, image: impl Into<String>) -> Self {
+        Self { format, place: Place::Service, image: Some(image.into()) }
+    }
+
+    /// Which of several images of a file or directory is meant. A service is asked for one.
+    pub fn wanted(&self) -> Option<&str> {
+        self.image.as_deref().filter(|_| self.place != Place::Service)
+    }
 }
 
 fn format_of(text: &str) -> Option<(Format, &str)> {
-    [Format::Oci, Format::OciArchive, Format::DockerArchive]
-        .into_iter()
-        .find_map(|format| text.strip_prefix(format.scheme())?.strip_prefix(':').map(|rest| (format, rest)))
+    let all = [
+        Format::Oci,
+        Format::OciArchive,
+        Format::DockerArchive,
+        Format::Docker,
+        Format::DockerDaemon,
+        Format::ContainersStorage,
+        Format::Containerd,
+    ];
+    all.into_iter()
+        .find_map(|format| text.strip_prefix(format.scheme())?.strip_prefix(format.mark()).map(|rest| (format, rest)))
 }
 
-/// Reads `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:NAME[:TAG]]`; paths hold no colon.
+/// Reads `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:NAME[:TAG]]`, whose paths hold no colon; and
+/// `docker://NAME`, `docker-daemon:NAME`, `containers-storage:NAME` or `containerd:NAME`, where an ID of Docker's or
+/// podman's stands for a name as well.
 impl FromStr for Location {
     type Err = LocationError;
 
     fn from_str(text: &str) -> Result<Self, LocationError> {
         let refused = |problem| LocationError { text: text.chars().take(200).collect(), problem };
         let (format, rest) = format_of(text).ok_or(refused(LocationProblem::Scheme))?;
+        if format.is_service() {
+            let may_be_id = matches!(format, Format::DockerDaemon | Format::ContainersStorage);
+            return match rest.parse::<Reference>() {
+                _ if rest.is_empty() => Err(refused(LocationProblem::NoName)),
+                Ok(Reference::Name(_)) if !rest.starts_with("ipfs://") => Ok(Self::of_service(format, rest)),
+                Ok(Reference::Digest(_)) if may_be_id => Ok(Self::of_service(format, rest)),
+                Ok(_) => Err(refused(LocationProblem::NotAName)),
+                Err(_) => Err(refused(LocationProblem::NotAName)),
+            };
+        }
+        if rest.starts_with("//") {
+            return Err(refused(LocationProblem::Slashes));
+        }
         let (path, image) = match rest.split_once(':') {
             Some((_, "")) => return Err(refused(LocationProblem::NoTag)),
             Some((path, image)) => (path, Some(image.to_owned())),
@@ -87,6 +145,10 @@ impl FromStr for Location {
 
 impl fmt::Display for Location {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.place == Place::Service {
+            let image = self.image.as_deref().unwrap_or_default();
+            return write!(formatter, "{}{}{image}", self.format.scheme(), self.format.mark());
+        }
         write!(formatter, "{}:{}", self.format.scheme(), self.place)?;
         self.image.as_ref().map_or(Ok(()), |image| write!(formatter, ":{image}"))
     }
@@ -97,6 +159,7 @@ impl fmt::Display for Place {
         match self {
             Self::Path(path) => path.display().fmt(formatter),
             Self::Standard => formatter.write_str("-"),
+            Self::Service => Ok(()),
         }
     }
 }
@@ -116,8 +179,20 @@ pub struct LocationError {
 #[non_exhaustive]
 pub enum LocationProblem {
     /// It begins with no known word.
-    #[error("expected `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:NAME:TAG]`")]
+    #[error(
+        "expected `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`, `docker://NAME`, \
+         `docker-daemon:NAME`, `containers-storage:NAME` or `containerd:NAME`"
+    )]
     Scheme,
+    /// A path looks like a URL.
+    #[error("a path follows the colon at once, without `//`")]
+    Slashes,
+    /// There is nothing after the scheme.
+    #[error("the name of an image is missing")]
+    NoName,
+    /// A service knows images by name.
+    #[error("expected the name of an image")]
+    NotAName,
     /// There is nothing after the scheme.
     #[error("a path is missing")]
     NoPath,
@@ -142,6 +217,10 @@ mod tests {
             "oci-archive:x.tar:1.0",
             "docker-archive:x.tar.gz:a/b:c",
             "docker-archive:-:a:b",
+            "docker://localhost:5000/a/b:c",
+            "docker-daemon:a:b",
+            "containers-storage:localhost/a:b",
+            "containerd:a",
         ] {
             assert_eq!(text.parse::<Location>().expect(text).to_string(), text);
             assert!(Location::is_like(text));
@@ -160,6 +239,14 @@ mod tests {
             ("oci::x", LocationProblem::NoPath),
             ("oci:x:", LocationProblem::NoTag),
             ("oci:-", LocationProblem::Stream),
+            ("oci-archive:///x.tar", LocationProblem::Slashes),
+            ("oci-archive://x.tar", LocationProblem::Slashes),
+            ("docker:a", LocationProblem::Scheme),
+            ("docker://", LocationProblem::NoName),
+            ("docker://A", LocationProblem::NotAName),
+            ("docker://a/../b", LocationProblem::NotAName),
+            ("containerd:ipfs://a", LocationProblem::NotAName),
+            ("docker-daemon:bafkreiam6s2ylngzhei67q7v4t55xnb2x5lkcy4efemuu7gzk5zwfhv4p4", LocationProblem::NotAName),
         ] {
             assert_eq!(text.parse::<Location>().expect_err(text).problem, problem, "{text}");
         }

@@ -59,6 +59,11 @@ impl Root {
         Ok(Self { cid: *cid, top, places: Places::Urls })
     }
 
+    /// An image, or a part of one, whose descriptors say where everything is.
+    pub(crate) fn of_urls(top: Descriptor) -> Self {
+        Self { cid: Cid::default(), top, places: Places::Urls }
+    }
+
     async fn open_layout(blobs: &dyn Blobs, cid: &Cid, files: &BTreeMap<String, Cid>) -> Result<Self, RootError> {
         let missing = |name: &'static str| RootError::NotALayout { cid: *cid, name };
         let marker = *files.get("oci-layout").ok_or_else(|| missing("oci-layout"))?;

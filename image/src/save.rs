@@ -11,7 +11,7 @@ use crate::{
     bring::{BringError, Bringer, blocking},
     event::{Event, EventSink, Outcome},
     inspect,
-    oci::{Descriptor, Platforms, media},
+    oci::{Descriptor, Digest, Platforms, media},
     plan::{Plan, PlanError},
     reference::Name,
     root::{Root, RootError},
@@ -47,10 +47,10 @@ pub(crate) async fn write(
     bringer: &Bringer<'_>,
     plan: Plan,
     name: Option<&Name>,
-    mut sink: Box<dyn Sink>,
+    sink: Box<dyn Sink>,
     events: &dyn EventSink,
 ) -> Result<(), SaveError> {
-    sink.accepts(&Image { plan: &plan, name })?;
+    let (mut sink, plan, name) = accepted(sink, plan, name.cloned()).await?;
     let documents = plan.documents().into_iter().map(|part| &part.descriptor);
     let wanted: Vec<Descriptor> = documents.chain(plan.blobs()).cloned().collect();
     for blob in wanted {
@@ -69,9 +69,31 @@ pub(crate) async fn write(
         sink = back;
         events.emit(Event::Finished { digest, outcome: outcome? });
     }
-    let name = name.cloned();
-    blocking(move || sink.finish(&Image { plan: &plan, name: name.as_ref() })).await?;
+    let wanted = plan.top().descriptor.digest.clone();
+    let top = blocking(move || sink.finish(&Image { plan: &plan, name: name.as_ref() })).await?;
+    told_if_other(&wanted, &top, events);
     Ok(())
+}
+
+/// Asks a sink whether it takes an image, where it may block, and gives everything back if it does.
+pub(crate) async fn accepted(
+    sink: Box<dyn Sink>,
+    plan: Plan,
+    name: Option<Name>,
+) -> Result<(Box<dyn Sink>, Plan, Option<Name>), SinkError> {
+    blocking(move || {
+        sink.accepts(&Image { plan: &plan, name: name.as_ref() })?;
+        Ok((sink, plan, name))
+    })
+    .await
+}
+
+/// Says so when a place has another top document than the image.
+pub(crate) fn told_if_other(wanted: &Digest, top: &Descriptor, events: &dyn EventSink) {
+    if top.digest != *wanted {
+        let told = format!("the image is there as `{}`: the place does not take it as it is", top.digest);
+        events.emit(Event::Warning(told));
+    }
 }
 
 /// Why an image could not be saved.

@@ -3,13 +3,17 @@
 //! Every test is named `interop_`; one whose program is not here is skipped, loudly, and fails in CI.
 
 mod archives;
+mod containerd;
+mod docker;
 mod helia;
 mod kubo;
 mod matrix;
 mod nerdctl;
 mod older;
 mod ours;
+mod podman;
 mod private;
 mod registry;
+mod registry_client;
 mod registry_clients;
 mod rpc;

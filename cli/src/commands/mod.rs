@@ -3,6 +3,7 @@
 
 mod completion;
 mod container;
+mod cp;
 mod daemon;
 mod exec;
 mod gc;
@@ -13,6 +14,8 @@ mod key;
 mod kill;
 mod load;
 mod logs;
+mod login;
+mod logout;
 mod parse;
 mod peers;
 mod ps;
@@ -53,6 +56,9 @@ pub(crate) enum Command {
     Stop(stop::Args),
     Kill(kill::Args),
     Rm(rm::Args),
+    Cp(cp::Args),
+    Login(login::Args),
+    Logout(logout::Args),
     Gc(gc::Args),
     Verify(verify::Args),
     Daemon(daemon::Args),
@@ -86,6 +92,9 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Stop(args) => stop::run(args, context).await,
         Command::Kill(args) => kill::run(args, context).await,
         Command::Rm(args) => rm::run(args, context).await,
+        Command::Cp(args) => cp::run(args, context).await,
+        Command::Login(args) => login::run(args, context).await,
+        Command::Logout(args) => logout::run(&args, context),
         Command::Gc(args) => gc::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
         Command::Daemon(args) => daemon::run(args, context).await,

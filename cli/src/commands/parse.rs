@@ -30,6 +30,17 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     }
 }
 
+/// The domain of a registry, as it stands in names; people also write it as a URL.
+pub(super) fn registry(text: &str) -> Result<String, String> {
+    let bare = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
+    let bare = bare.trim_end_matches('/');
+    // A domain without a dot or a port is one only if a name says so.
+    match format!("{bare}/x").parse::<Name>() {
+        Ok(name) if name.domain == bare || bare == "index.docker.io" => Ok(name.domain),
+        _ => Err("expected the host of a registry, `registry.example:5000` for instance".to_owned()),
+    }
+}
+
 /// What a verb said is an image.
 pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
     text.parse::<Reference>().map_err(|error| Failure::from_error(FailureKind::Other, &error))

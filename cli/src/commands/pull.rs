@@ -7,7 +7,11 @@ use shipfs_image::{
 };
 
 use super::parse;
-use crate::{args::Platforms, context::Context, report::Outcome};
+use crate::{
+    args::{Platforms, ServiceArgs},
+    context::Context,
+    report::Outcome,
+};
 
 /// Make an image local, by its CID
 ///
@@ -20,8 +24,9 @@ pub(crate) struct Args {
     #[arg(value_name = "CID")]
     image: Reference,
 
-    /// Also write it to `oci:DIRECTORY[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:NAME]`; an archive goes to
-    /// stdout when FILE is `-`
+    /// Also write it to `oci:DIRECTORY[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:NAME]` (an archive goes to
+    /// stdout when FILE is `-`), or hand it to `docker-daemon:NAME`, `containers-storage:NAME`, `containerd:NAME` or
+    /// `docker://REGISTRY/NAME`
     #[arg(long, value_name = "SINK")]
     to: Option<Location>,
 
@@ -31,15 +36,20 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     platforms: Platforms,
+
+    #[command(flatten)]
+    services: ServiceArgs,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   shipfs pull bafkrei...
   shipfs pull bafkrei... --to docker-archive:- | docker load
+  shipfs pull bafkrei... --to docker-daemon:tools:2
   shipfs pull bafkrei... --peer /ip4/192.168.1.7/tcp/4001 --to oci:./image";
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
+    context.use_services(args.services);
     let pull = Pull { image: args.image, name: args.name, to: args.to, platforms: args.platforms.into() };
     let reply = context.call(Request::Pull(pull)).await?;
     context.show(&reply)

@@ -2,11 +2,16 @@
 
 use shipfs_image::{
     control::{Push, Reply, Request, Source},
+    location::Location,
     names::Shape,
 };
 
 use super::parse;
-use crate::{args::Platforms, context::Context, report::Outcome};
+use crate::{
+    args::{Platforms, ServiceArgs},
+    context::Context,
+    report::Outcome,
+};
 
 /// Take an image in and print its CID
 ///
@@ -15,10 +20,13 @@ use crate::{args::Platforms, context::Context, report::Outcome};
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Where the image is: `oci:DIRECTORY[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME]`, or a NAME or CID
-    /// that is in the repository; `-` reads an archive from stdin
+    /// Where the image is: a NAME or CID, or a place, see below; `-` reads an archive from stdin
     #[arg(value_parser = parse::source)]
     source: Source,
+
+    /// Write it there instead, `docker://REGISTRY/NAME` for instance, and print its digest
+    #[arg(value_name = "SINK", conflicts_with_all = ["name", "layout", "serve"])]
+    to: Option<Location>,
 
     /// Call it this in the repository [default: the name it has in its archive]
     #[arg(long, value_name = "NAME[:TAG]", value_parser = parse::name)]
@@ -31,13 +39,24 @@ pub(crate) struct Args {
     #[command(flatten)]
     platforms: Platforms,
 
+    #[command(flatten)]
+    services: ServiceArgs,
+
     /// Let others have it until Ctrl-C
     #[arg(long)]
     serve: bool,
 }
 
 const EXAMPLES: &str = "\
+A NAME (or ipfs://NAME) is looked for in the repository, then in containerd, Docker and podman; what is missing there of
+its layers comes from the registry of its name. Places:
+  docker://REGISTRY/NAME[:TAG|@DIGEST]   docker-daemon:NAME   containers-storage:NAME   containerd:NAME
+  oci:DIRECTORY[:TAG]   oci-archive:FILE[:TAG]   docker-archive:FILE[:NAME]
+
 Examples:
+  shipfs push alpine
+  shipfs push docker://registry.example/tools:2
+  shipfs push tools:2 docker://registry.example/tools:2
   docker save alpine | shipfs push -
   shipfs push --serve oci:./build/image:latest
   shipfs push --all-platforms --name tools:2 oci-archive:tools.tar";
@@ -45,6 +64,12 @@ Examples:
 pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
     if args.serve {
         context.check_own_node("--serve serves with this node", "the IPFS daemon serves what it holds by itself")?;
+    }
+    context.use_services(args.services);
+    if let Some(to) = args.to {
+        let copy = Request::Copy { from: args.source, to, platforms: args.platforms.into() };
+        let reply = context.call(copy).await?;
+        return context.show(&reply);
     }
     let shape = if args.layout { Shape::Layout } else { Shape::Descriptor };
     let push = Push { source: args.source, name: args.name, shape, platforms: args.platforms.into() };

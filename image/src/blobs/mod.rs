@@ -15,7 +15,7 @@ pub(crate) mod suite;
 use std::{
     fmt, io,
     io::Read as _,
-    os::unix::fs::FileExt as _,
+    os::{fd::AsRawFd as _, unix::fs::FileExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -127,6 +127,19 @@ impl Body {
         })
     }
 
+    /// Opens the file that the bytes lie in, with a cursor of its own; `None` when they lie in memory. Blocks.
+    ///
+    /// # Errors
+    /// What opening the file says.
+    pub fn open_file(&self) -> io::Result<Option<std::fs::File>> {
+        match self {
+            Self::File(path) => std::fs::File::open(path).map(Some),
+            Self::Bytes(_) => Ok(None),
+            // It has no name left but this one.
+            Self::Spooled(file) => std::fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map(Some),
+        }
+    }
+
     /// Reads at most `limit` bytes, and fails when there are more. Blocks.
     ///
     /// # Errors
@@ -158,6 +171,7 @@ impl Body {
 pub(crate) const NOBODY: &str = "nobody was asked";
 /// The same of a node that is part of no network.
 pub(crate) const OFFLINE: &str = "this node is offline";
+
 /// A file read from its start, its cursor left alone: several may read it.
 struct Positioned {
     file: Arc<std::fs::File>,

@@ -17,8 +17,21 @@ use shipfs_node::{
 
 use super::{Failure, FailureKind, local::NOBODY};
 use crate::{
-    blobs::BlobsError, bring::BringError, inspect::InspectError, names::NamesError, oci::DocumentError,
-    plan::PlanError, pull::PullError, push::PushError, root::RootError, save::SaveError, sink::SinkError,
+    blobs::BlobsError,
+    bring::BringError,
+    containerd::ContainerdError,
+    copy::CopyError,
+    engine::EngineError,
+    inspect::InspectError,
+    names::NamesError,
+    oci::DocumentError,
+    plan::PlanError,
+    pull::PullError,
+    push::PushError,
+    registry_client::{CredentialError, RegistryError},
+    root::RootError,
+    save::SaveError,
+    sink::SinkError,
     source::SourceError,
 };
 
@@ -96,6 +109,28 @@ fn wrapped(error: Cause<'_>) -> Option<Cause<'_>> {
             _ => None,
         };
     }
+    if let Some(error) = error.downcast_ref::<CopyError>() {
+        return Some(match error {
+            CopyError::Push(inner) => inner,
+            CopyError::Sink(inner) => inner,
+            CopyError::Store(inner) => inner,
+        });
+    }
+    match error.downcast_ref::<SourceError>() {
+        Some(SourceError::Registry(inner)) => return Some(&**inner),
+        Some(SourceError::Containerd(inner)) => return Some(&**inner),
+        Some(SourceError::Engine(inner)) => return Some(&**inner),
+        _ => {}
+    }
+    match error.downcast_ref::<SinkError>() {
+        Some(SinkError::Registry(inner)) => return Some(&**inner),
+        Some(SinkError::Containerd(inner)) => return Some(&**inner),
+        Some(SinkError::Engine(inner)) => return Some(&**inner),
+        _ => {}
+    }
+    if let Some(RegistryError::Credentials(inner)) = error.downcast_ref::<RegistryError>() {
+        return Some(inner);
+    }
     if let Some(error) = error.downcast_ref::<InspectError>() {
         return match error {
             InspectError::Root(inner) => Some(inner),
@@ -171,7 +206,12 @@ fn classified(error: Cause<'_>) -> Classified {
             _ => (FailureKind::Repository, None),
         });
     }
-    blobs(error).or_else(|| daemon(error)).or_else(|| network(error)).or_else(|| image(error)).or_else(|| place(error))
+    blobs(error)
+        .or_else(|| daemon(error))
+        .or_else(|| network(error))
+        .or_else(|| image(error))
+        .or_else(|| place(error))
+        .or_else(|| service(error))
 }
 
 fn full() -> (FailureKind, Option<&'static str>) {
@@ -298,6 +338,7 @@ fn place(error: Cause<'_>) -> Classified {
     if let Some(error) = error.downcast_ref::<SourceError>() {
         return Some(match error {
             SourceError::Spool { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => full(),
+            SourceError::NotThere { .. } => (FailureKind::NotFound, None),
             SourceError::NoSuchImage { .. } | SourceError::Ambiguous { .. } => {
                 (FailureKind::NotFound, Some("append `:TAG` or `:NAME` to say which image is meant"))
             }
@@ -313,6 +354,35 @@ fn place(error: Cause<'_>) -> Classified {
         SinkError::ManyPlatforms => Some((FailureKind::Place, Some("name one --platform, or use oci-archive"))),
         _ => Some((FailureKind::Place, None)),
     }
+}
+
+fn service(error: Cause<'_>) -> Classified {
+    if let Some(error) = error.downcast_ref::<RegistryError>() {
+        return Some(match error {
+            RegistryError::NotFound { .. } => (FailureKind::NotFound, None),
+            RegistryError::Denied { .. } => {
+                (FailureKind::Place, Some("`shipfs login REGISTRY` keeps a name and a password for it"))
+            }
+            RegistryError::Token { .. } => (
+                FailureKind::Place,
+                Some("`shipfs login` to the host named there, if it is to get a password of yours"),
+            ),
+            RegistryError::Foreign { .. } => {
+                (FailureKind::Place, Some("--allow-layers-from HOST lets its layers be fetched"))
+            }
+            RegistryError::Connection { .. } => {
+                (FailureKind::Unavailable, Some("--plain-http speaks with a registry that has no TLS"))
+            }
+            RegistryError::Document { .. } | RegistryError::Mismatch { .. } | RegistryError::TooLong { .. } => {
+                (FailureKind::Content, None)
+            }
+            _ => (FailureKind::Place, None),
+        });
+    }
+    if error.is::<CredentialError>() || error.is::<ContainerdError>() || error.is::<EngineError>() {
+        return Some((FailureKind::Place, None));
+    }
+    None
 }
 
 #[cfg(test)]

@@ -184,11 +184,15 @@ async fn about_images(
     order: Order,
     events: &dyn EventSink,
 ) -> Result<Reply, Failure> {
-    let Order { request, stream, .. } = order;
+    let Order { request, options, stream } = order;
     let spool = &node.config().repository;
     let own = EmbeddedBlobs::new(node.clone());
     let foreign = ForeignBlobs::new(kubo.clone(), peer, node.clone(), spool.clone());
-    let images = Images { blobs: &foreign, also: Some(own.records()), spool, stream, events };
+    let services = &options.services;
+    let is_offline = options.network == Some(NetworkChoice::Offline);
+    let is_private = options.private_only;
+    let images =
+        Images { blobs: &foreign, also: Some(own.records()), spool, stream, services, is_offline, is_private, events };
     match request {
         Request::Push(push) => Ok(images.push(push).await?.0),
         Request::Load { from } => Ok(images.load(from).await?.0),
@@ -210,9 +214,8 @@ async fn about_images(
             if pull.to.is_some() {
                 return images.pull_through(pull).await;
             }
-            let Images { stream, .. } = images;
             let importing = ImportingBlobs::new(EmbeddedBlobs::new(node.clone()), kubo);
-            let images = Images { blobs: &importing, also: None, spool, stream, events };
+            let images = Images { blobs: &importing, also: None, ..images };
             Ok(images.pull(pull).await?.0)
         }
         other => Err(Failure::new(FailureKind::Other, format!("{other:?} is not about images"))),

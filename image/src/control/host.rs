@@ -18,8 +18,8 @@ use shipfs_node::{
 };
 
 use super::{
-    Collected, Failure, FailureKind, Holder, Identity, Options, Order, Prepare, Prepared, Pull, PullPolicy, Reply,
-    Repository, Request, Role,
+    Collected, Failure, FailureKind, Holder, Identity, NetworkChoice, Options, Order, Prepare, Prepared, Pull,
+    PullPolicy, Push, Reply, Repository, Request, Role, Source,
     explain::explain,
     foreign,
     images::Images,
@@ -208,22 +208,34 @@ impl Host {
 
     async fn about_images(&self, order: Order, events: &dyn EventSink) -> Result<Reply, Failure> {
         let Order { request, options, stream } = order;
-        let network = match request {
-            Request::Pull(_) => self.network(self.node.net().await, &options, events)?,
+        let network = match &request {
+            // What is called by a name may lie with another program, and in part elsewhere.
+            Request::Pull(_)
+            | Request::Push(Push { source: Source::Stored(_), .. })
+            | Request::Copy { from: Source::Stored(_), .. } => self.network(self.node.net().await, &options, events)?,
             _ => NetworkConfig::offline(),
         };
-        let asks = network.network != Network::Offline;
+        // No network is entered for those before something is missing.
+        let is_pull = matches!(request, Request::Pull(_));
+        let is_reachable = network.network != Network::Offline;
+        let asks = is_reachable && (is_pull || online::is_own(&self.node, &network));
         let embedded = EmbeddedBlobs::new(self.node.clone());
         let blobs: Box<dyn Blobs> = if asks {
-            online::enter(&self.node, &network).await?;
+            if is_pull {
+                online::enter(&self.node, &network).await?;
+            }
             Box::new(embedded)
         } else {
             Box::new(LocalBlobs(embedded))
         };
-        let images = Images { blobs: &*blobs, also: None, spool: &self.node.config().repository, stream, events };
+        let (spool, services) = (&self.node.config().repository, &options.services);
+        let is_offline = options.network == Some(NetworkChoice::Offline);
+        let is_private = options.private_only || matches!(network.network, Network::Private(_));
+        let images = Images { blobs: &*blobs, also: None, spool, stream, services, is_offline, is_private, events };
         match request {
             Request::Push(push) => {
-                let (reply, image) = images.push(push).await?;
+                let pushing: BoxFuture<'_, _> = Box::pin(images.push(push));
+                let (reply, image) = pushing.await?;
                 self.serving.announce(vec![image]);
                 Ok(reply)
             }
@@ -238,6 +250,10 @@ impl Host {
                 let (reply, loaded) = images.load(from).await?;
                 self.serving.announce(loaded);
                 Ok(reply)
+            }
+            Request::Copy { from, to, platforms } => {
+                let copying: BoxFuture<'_, _> = Box::pin(images.copy(from, to, &platforms));
+                copying.await
             }
             Request::Save { image, to, platforms } => images.save(image, to, platforms).await,
             Request::Images => images.list().await,

@@ -8,20 +8,23 @@ use std::{fs::File, path::Path, sync::Arc};
 use cid::Cid;
 
 use super::{
-    Failure, FailureKind, ImageRow, PlatformChoice, Pull, Pulled, Push, Pushed, Removed, Reply, Saved, Source, Tagged,
-    explain::explain,
+    Copied, Failure, FailureKind, ImageRow, PlatformChoice, Pull, Pulled, Push, Pushed, Removed, Reply, Saved, Source,
+    Tagged, explain::explain, find::find,
 };
 use crate::{
     blobs::{Blobs, Records},
     bring::blocking,
+    copy,
     event::{Event, EventSink},
-    location::Location,
+    location::{Format, Location},
     names::{self, Image, NamesError},
     oci::{Platforms, descriptor},
     pull::{self, PullOptions},
     push::{self, Naming, PushError, PushFrom, PushOptions},
     reference::{Name, Reference},
-    save, sink,
+    save,
+    services::Services,
+    sink,
     source::{self, SourceError},
 };
 
@@ -34,22 +37,19 @@ pub(super) struct Images<'v> {
     pub(super) spool: &'v Path,
     /// The standard stream of the user's process, if the verb reads or writes it.
     pub(super) stream: Option<File>,
+    /// Where the services of other programs are.
+    pub(super) services: &'v Services,
+    /// Whether no network may be used.
+    pub(super) is_offline: bool,
+    /// Whether nobody outside a private network may be asked unless its user names them.
+    pub(super) is_private: bool,
     pub(super) events: &'v dyn EventSink,
 }
 
 impl Images<'_> {
     /// Takes an image in. Gives it back too, for whoever announces it.
     pub(super) async fn push(mut self, push: Push) -> Result<(Reply, Image), Failure> {
-        let from = match push.source {
-            Source::Place(place) => PushFrom::Source(self.open(place.clone()).await?, place.image),
-            Source::Stored(reference) => {
-                let mut found = names::resolve(self.blobs.records(), &reference).await;
-                if let (Err(NamesError::Unknown { .. }), Some(also)) = (&found, self.also) {
-                    found = names::resolve(also, &reference).await;
-                }
-                PushFrom::Stored(found.map_err(|error| not_stored(&error, &reference))?.root)
-            }
-        };
+        let (from, _) = self.origin(push.source).await?;
         let naming = match push.name {
             Some(name) => Naming::As(parse_name(&name)?),
             None => Naming::Source,
@@ -57,6 +57,61 @@ impl Images<'_> {
         let options = PushOptions { platforms: platforms(&push.platforms)?, shape: push.shape, naming };
         let image = push::push(self.blobs, &from, &options, self.events).await.map_err(|error| explain(&error))?;
         Ok((Reply::Pushed(pushed(&image)), image))
+    }
+
+    /// Where an image is, and what it is called in the store: in the store, or in the place that was named; an image that is
+    /// called by its name alone may be with other programs, too.
+    async fn origin(&mut self, source: Source) -> Result<(PushFrom, Option<Name>), Failure> {
+        let reference = match source {
+            Source::Place(place) => {
+                let wanted = place.wanted().map(str::to_owned);
+                return Ok((PushFrom::Source(self.open(place).await?, wanted), None));
+            }
+            Source::Stored(reference) => reference,
+        };
+        let mut found = names::resolve(self.blobs.records(), &reference).await;
+        if let (Err(NamesError::Unknown { .. }), Some(also)) = (&found, self.also) {
+            found = names::resolve(also, &reference).await;
+        }
+        match (found, &reference) {
+            (Ok(image), _) => Ok((PushFrom::Stored(image.root), image.own_name())),
+            (Err(error @ NamesError::Unknown { .. }), Reference::Name(name)) => {
+                let found =
+                    find(name, self.services, self.spool, self.is_offline || self.is_private, self.events).await;
+                let found = found.ok_or_else(|| not_stored(&error, &reference))?;
+                Ok((PushFrom::Source(found, None), Some(name.clone())))
+            }
+            (Err(error), _) => Err(not_stored(&error, &reference)),
+        }
+    }
+
+    /// Copies an image from one place to another.
+    pub(super) async fn copy(mut self, from: Source, to: Location, wanted: &PlatformChoice) -> Result<Reply, Failure> {
+        let is_stored = matches!(from, Source::Stored(_));
+        let mut known: Vec<Name> = match &from {
+            Source::Place(Location { format: Format::Docker, image: Some(image), .. }) => {
+                image.parse().into_iter().collect()
+            }
+            _ => Vec::new(),
+        };
+        let (from, name) = self.origin(from).await?;
+        let platforms = match (wanted, is_stored, &from) {
+            // What is here of an image is what was chosen when it came.
+            (PlatformChoice::Host, true, PushFrom::Stored(_)) => Platforms::All,
+            (wanted, ..) => platforms(wanted)?,
+        };
+        known.extend(self.known_names().await?);
+        let shown = to.to_string();
+        let sink = self.sink(to, known).await?;
+        let copied = copy::copy(self.blobs, &from, &platforms, name.as_ref(), sink, self.events).await;
+        let copied = copied.map_err(|error| explain(&error))?;
+        Ok(Reply::Copied(Copied { digest: copied.digest.to_string(), to: shown, size: copied.size }))
+    }
+
+    /// The names of what is here: a registry that gave an image knows its blobs.
+    async fn known_names(&self) -> Result<Vec<Name>, Failure> {
+        let images = names::list(self.blobs.records()).await.map_err(|error| explain(&error))?;
+        Ok(images.iter().filter_map(Image::own_name).collect())
     }
 
     /// Takes every image of an archive in.
@@ -106,7 +161,10 @@ impl Images<'_> {
         let options = PullOptions { platforms: platforms(&pull.platforms)?, name };
         let to = pull.to.as_ref().map(Location::to_string);
         let sink = match pull.to {
-            Some(to) => Some(self.sink(to).await?),
+            Some(to) => {
+                let known = self.known_names().await?;
+                Some(self.sink(to, known).await?)
+            }
             None => None,
         };
         let image = pull::pull(self.blobs, &cid, &options, sink, self.events).await.map_err(|error| explain(&error))?;
@@ -125,7 +183,8 @@ impl Images<'_> {
         let name = pull.name.as_deref().map(parse_name).transpose()?;
         let options = PullOptions { platforms: platforms(&pull.platforms)?, name };
         let shown = to.to_string();
-        let sink = self.sink(to).await?;
+        let known = self.known_names().await?;
+        let sink = self.sink(to, known).await?;
         let pulled = pull::through(self.blobs, cid, &options, sink, self.events).await;
         let Pushed { cid, digest, size, .. } = pushed(&pulled.map_err(|error| explain(&error))?);
         Ok(Reply::Pulled(Pulled { cid, name: None, digest, size, to: Some(shown) }))
@@ -144,7 +203,8 @@ impl Images<'_> {
             wanted => platforms(&wanted)?,
         };
         let shown = to.to_string();
-        let sink = self.sink(to).await?;
+        let known = self.known_names().await?;
+        let sink = self.sink(to, known).await?;
         let name = image.own_name();
         let saved = save::save(self.blobs, &image.root, &platforms, name.as_ref(), sink, self.events).await;
         saved.map_err(|error| explain(&error))?;
@@ -193,19 +253,30 @@ impl Images<'_> {
     }
 
     async fn open(&mut self, place: Location) -> Result<Arc<dyn source::Source>, Failure> {
-        let (spool, stream) = (self.spool.to_owned(), self.stream.take());
+        self.check_network(&place)?;
+        let (spool, stream, services) = (self.spool.to_owned(), self.stream.take(), self.services.clone());
         let opened = blocking(move || {
             let stream = stream.map(|stream| Box::new(stream) as Box<dyn std::io::Read + Send>);
-            source::open(&place, stream, &spool)
+            source::open_with(&place, stream, &spool, &services)
         });
         opened.await.map(Arc::from).map_err(|error| explain(&error))
     }
 
-    async fn sink(&mut self, to: Location) -> Result<Box<dyn sink::Sink>, Failure> {
-        let stream = self.stream.take();
+    /// A registry is reached over the network, which its user may have ruled out.
+    fn check_network(&self, place: &Location) -> Result<(), Failure> {
+        if !(self.is_offline && place.format == Format::Docker) {
+            return Ok(());
+        }
+        let message = format!("`{place}` is reached over the network, and none may be used");
+        Err(Failure::new(FailureKind::Network, message).hint("leave --offline out"))
+    }
+
+    async fn sink(&mut self, to: Location, known: Vec<Name>) -> Result<Box<dyn sink::Sink>, Failure> {
+        self.check_network(&to)?;
+        let (stream, services) = (self.stream.take(), self.services.clone());
         let opened = blocking(move || {
             let stream = stream.map(|stream| Box::new(stream) as Box<dyn std::io::Write + Send>);
-            sink::open(&to, stream)
+            sink::open_with(&to, stream, &services, &known)
         });
         opened.await.map_err(|error| explain(&error))
     }

@@ -6,6 +6,7 @@
 mod client;
 mod explain;
 mod failure;
+mod find;
 mod foreign;
 mod frame;
 mod holder;
@@ -34,7 +35,7 @@ pub use host::{Host, NodeRepository};
 pub use network::{check_address, check_platform};
 pub use queue::EventQueue;
 pub use reply::{
-    Collected, Identity, ImageRow, PeerRow, Prepared, Pulled, Pushed, Removed, Reply, Saved, Tagged, Verified,
+    Collected, Copied, Identity, ImageRow, PeerRow, Prepared, Pulled, Pushed, Removed, Reply, Saved, Tagged, Verified,
 };
 pub use request::{
     NetworkChoice, Options, PlatformChoice, Prepare, Pull, PullPolicy, Push, Registry, Request, Source, Stream,

@@ -32,14 +32,18 @@ const JOIN_POLL: Duration = Duration::from_millis(20);
 /// Sees to it that a verb which may need peers finds `network`: at once where it is not the one that the node enters by
 /// itself when the first peer is needed.
 pub(super) async fn enter(node: &Node, network: &NetworkConfig) -> Result<(), Failure> {
-    let own = &node.config().network;
-    let is_own = own.network == network.network
-        && network.listen.iter().all(|address| own.listen.contains(address))
-        && network.peers.iter().all(|peer| own.peers.contains(peer));
-    if !is_own {
+    if !is_own(node, network) {
         join(node, network).await?;
     }
     Ok(())
+}
+
+/// Whether `network` is the one that the node enters by itself when the first peer is needed.
+pub(super) fn is_own(node: &Node, network: &NetworkConfig) -> bool {
+    let own = &node.config().network;
+    own.network == network.network
+        && network.listen.iter().all(|address| own.listen.contains(address))
+        && network.peers.iter().all(|peer| own.peers.contains(peer))
 }
 
 /// Enters a network, or adds to the one that is joined what is missing.

@@ -27,6 +27,8 @@ pub enum Reply {
     Removed(Removed),
     /// An image was written to a place.
     Saved(Saved),
+    /// An image was copied from a place to another.
+    Copied(Copied),
     /// The images that were taken in.
     Loaded(Vec<Pushed>),
     /// What was freed.
@@ -119,6 +121,17 @@ pub struct Saved {
     /// Where it was written.
     pub to: String,
     /// Bytes of all its blobs.
+    pub size: u64,
+}
+
+/// Result of copying an image from a place to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// Digest of its top document.
+    pub digest: String,
+    /// Where it was written.
+    pub to: String,
+    /// Bytes of all its parts.
     pub size: u64,
 }
 

@@ -16,6 +16,7 @@ use crate::{
     location::{Location, Place},
     names::Shape,
     reference::Reference,
+    services::Services,
 };
 
 /// One verb with its arguments.
@@ -47,6 +48,15 @@ pub enum Request {
     Remove {
         /// The images.
         images: Vec<Reference>,
+    },
+    /// Copies an image to a place, as it is.
+    Copy {
+        /// Where it comes from.
+        from: Source,
+        /// Where to.
+        to: Location,
+        /// What to copy of an image for several platforms.
+        platforms: PlatformChoice,
     },
     /// Writes an image that is here to a place.
     Save {
@@ -185,6 +195,9 @@ pub struct Options {
     pub mdns: Option<bool>,
     /// How long to wait for a peer while nothing arrives.
     pub patience: Option<Duration>,
+    /// Where the services of other programs are.
+    #[serde(default)]
+    pub services: Services,
     /// The file of the private network's key, absolute; when absent, the repository's.
     #[serde(default)]
     pub swarm_key: Option<PathBuf>,
@@ -225,7 +238,13 @@ impl Request {
             Self::Push(Push { source: Source::Place(from), .. }) | Self::Load { from } if is_standard(from) => {
                 Some(Stream::Input)
             }
-            Self::Pull(Pull { to: Some(to), .. }) | Self::Save { to, .. } if is_standard(to) => Some(Stream::Output),
+            // One stream comes along: an archive from stdin to stdout is copied by nobody.
+            Self::Copy { from: Source::Place(from), .. } if is_standard(from) => Some(Stream::Input),
+            Self::Pull(Pull { to: Some(to), .. }) | Self::Save { to, .. } | Self::Copy { to, .. }
+                if is_standard(to) =>
+            {
+                Some(Stream::Output)
+            }
             _ => None,
         }
     }
@@ -240,13 +259,17 @@ impl Request {
         if let Self::Registry(registry) = self {
             registry.anchor(directory);
         }
-        let place = match self {
-            Self::Push(Push { source: Source::Place(place), .. }) | Self::Load { from: place } => place,
-            Self::Pull(Pull { to: Some(place), .. }) | Self::Save { to: place, .. } => place,
+        let places = match self {
+            Self::Push(Push { source: Source::Place(place), .. }) | Self::Load { from: place } => vec![place],
+            Self::Pull(Pull { to: Some(place), .. }) | Self::Save { to: place, .. } => vec![place],
+            Self::Copy { from: Source::Place(from), to, .. } => vec![from, to],
+            Self::Copy { to, .. } => vec![to],
             _ => return,
         };
-        if let Place::Path(path) = &mut place.place {
-            *path = anchored(directory, path);
+        for place in places {
+            if let Place::Path(path) = &mut place.place {
+                *path = anchored(directory, path);
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use std::{
 use cid::Cid;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use self::origin::Origin;
+pub(crate) use self::origin::Origin;
 use crate::{
     blobs::{Added, Blobs, BlobsError, Content, Expected},
     bring::BringError,

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// An image to be pushed.
-pub(super) struct Origin<'b> {
+pub(crate) struct Origin<'b> {
     blobs: &'b dyn Blobs,
     place: Place,
 }
@@ -34,7 +34,7 @@ enum Place {
 
 impl<'b> Origin<'b> {
     /// Finds the image.
-    pub(super) async fn open(blobs: &'b dyn Blobs, from: &PushFrom) -> Result<Self, PushError> {
+    pub(crate) async fn open(blobs: &'b dyn Blobs, from: &PushFrom) -> Result<Self, PushError> {
         let place = match from {
             PushFrom::Source(source, wanted) => {
                 let image = source::select(&**source, wanted.as_deref())?.clone();
@@ -46,7 +46,7 @@ impl<'b> Origin<'b> {
     }
 
     /// Its top document.
-    pub(super) fn top(&self) -> Descriptor {
+    pub(crate) fn top(&self) -> Descriptor {
         match &self.place {
             Place::Source { image, .. } => image.descriptor.clone(),
             Place::Stored(root) => root.top.clone(),
@@ -54,13 +54,15 @@ impl<'b> Origin<'b> {
     }
 
     /// The name that its place gives it.
-    pub(super) fn name(&self) -> Option<Name> {
-        let top = self.top();
-        Listed { descriptor: top }.name()
+    pub(crate) fn name(&self) -> Option<Name> {
+        match &self.place {
+            Place::Source { image, .. } => image.name(),
+            Place::Stored(root) => Listed::from(root.top.clone()).name(),
+        }
     }
 
     /// The place, if it is outside the store.
-    pub(super) fn source(&self) -> Option<&Arc<dyn Source>> {
+    pub(crate) fn source(&self) -> Option<&Arc<dyn Source>> {
         match &self.place {
             Place::Source { source, .. } => Some(source),
             Place::Stored(_) => None,
@@ -68,7 +70,7 @@ impl<'b> Origin<'b> {
     }
 
     /// Reads a document, checked.
-    pub(super) async fn document(&self, blob: &Descriptor) -> Result<Bytes, PushError> {
+    pub(crate) async fn document(&self, blob: &Descriptor) -> Result<Bytes, PushError> {
         match &self.place {
             Place::Stored(root) => Ok(Bringer::new(self.blobs, root, &()).document(blob).await?),
             Place::Source { source, .. } => {
@@ -85,7 +87,7 @@ impl<'b> Origin<'b> {
     }
 
     /// Adds a blob to the store, unless it is there.
-    pub(super) async fn add(&self, blob: &Descriptor, progress: Progress<'_>) -> Result<Added, PushError> {
+    pub(crate) async fn add(&self, blob: &Descriptor, progress: Progress<'_>) -> Result<Added, PushError> {
         if let Some(found) = self.find(blob).await? {
             progress(found.size);
             return Ok(found);
@@ -97,6 +99,11 @@ impl<'b> Origin<'b> {
                 match (blocking(move || opening.open(&wanted)).await, blob.inlined()) {
                     (Err(SourceError::Missing { .. }), Some(inlined)) => {
                         Content::Bytes(Bytes::copy_from_slice(inlined))
+                    }
+                    (Err(SourceError::Missing { .. } | SourceError::Registry(_)), None)
+                        if blob.ipfs_cid().is_some() =>
+                    {
+                        return self.fetch(blob, progress).await;
                     }
                     (opened, _) => opened?,
                 }
@@ -125,6 +132,28 @@ impl<'b> Origin<'b> {
                 })
                 .await;
                 let content = Content::Reader(Box::new(checked.map_err(|source| failed(BlobsError::Content(source)))?));
+                self.blobs.add(content, None, progress).await.map_err(failed)
+            }
+        }
+    }
+
+    /// Fetches a blob that its source lacks from where the image itself says it is.
+    async fn fetch(&self, blob: &Descriptor, progress: Progress<'_>) -> Result<Added, PushError> {
+        let root = Root::of_urls(blob.clone());
+        let file = Bringer::new(self.blobs, &root, &()).blob(blob).await?;
+        progress(file.size);
+        match self.find(blob).await? {
+            Some(found) => Ok(found),
+            // Here now, under the CID of whoever pushed it.
+            None => {
+                let failed = |source| PushError::Blob { digest: blob.digest.clone(), source: Box::new(source) };
+                let content = match file.body {
+                    crate::blobs::Body::File(path) => Content::File(path),
+                    crate::blobs::Body::Bytes(bytes) => Content::Bytes(bytes),
+                    body @ crate::blobs::Body::Spooled(_) => {
+                        Content::Reader(body.open().map_err(|source| failed(BlobsError::Content(source)))?)
+                    }
+                };
                 self.blobs.add(content, None, progress).await.map_err(failed)
             }
         }

@@ -151,7 +151,7 @@ impl Sink for ArchiveSink {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>, image: &Image<'_>) -> Result<(), SinkError> {
+    fn finish(mut self: Box<Self>, image: &Image<'_>) -> Result<Descriptor, SinkError> {
         let failed = |source| SinkError::Write { what: "the archive".to_owned(), source };
         let (entry, name) = self.entry(image)?;
         let index = index_json(&entry);
@@ -163,14 +163,15 @@ impl Sink for ArchiveSink {
         self.append("oci-layout", LAYOUT_MARKER.len() as u64, LAYOUT_MARKER).map_err(failed)?;
         self.builder.finish().map_err(failed)?;
         match std::mem::replace(self.builder.get_mut(), Output::Nowhere) {
-            Output::Nowhere => Ok(()),
-            Output::Stream(mut stream) => stream.flush().map_err(failed),
+            Output::Nowhere => {}
+            Output::Stream(mut stream) => stream.flush().map_err(failed)?,
             Output::File(file) => {
                 let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
                 file.sync_all().map_err(failed)?;
-                self.place.take().map_or(Ok(()), |(pending, path)| pending.show(&path)).map_err(failed)
+                self.place.take().map_or(Ok(()), |(pending, path)| pending.show(&path)).map_err(failed)?;
             }
         }
+        Ok(entry)
     }
 }
 

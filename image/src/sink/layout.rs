@@ -95,13 +95,14 @@ impl Sink for LayoutSink {
         file.sync_data().and_then(|()| pending.show(&path)).map_err(failed)
     }
 
-    fn finish(self: Box<Self>, image: &Image<'_>) -> Result<(), SinkError> {
+    fn finish(self: Box<Self>, image: &Image<'_>) -> Result<Descriptor, SinkError> {
         let mut entry = image.top();
         if let Some(wanted) = &self.tag {
             tag(&mut entry, wanted);
         }
         let failed = |source| SinkError::Write { what: self.path.display().to_string(), source };
         let path = &self.path;
+        let top = entry.clone();
         match self.target {
             Target::New(pending) => {
                 write_synced(&pending.path().join("oci-layout"), LAYOUT_MARKER).map_err(failed)?;
@@ -111,7 +112,7 @@ impl Sink for LayoutSink {
                     // Empty, or the rename fails as it should.
                     fs::remove_dir(path).map_err(failed)?;
                 }
-                pending.show(path).map_err(failed)
+                pending.show(path).map_err(failed)?;
             }
             Target::Existing(mut index) => {
                 let name = entry.annotations.get(REF_NAME).cloned();
@@ -126,9 +127,10 @@ impl Sink for LayoutSink {
                 let target = path.join("index.json");
                 let pending = Pending::beside(&target);
                 write_synced(pending.path(), &index.to_json()).map_err(failed)?;
-                pending.show(&target).map_err(failed)
+                pending.show(&target).map_err(failed)?;
             }
         }
+        Ok(top)
     }
 }
 

@@ -2,14 +2,19 @@
 //!
 //! A [`Sink`] takes the blobs of one image and shows it only when [`Sink::finish`] is called; dropped before, it leaves
 //! nothing behind. [`open`] makes one from a [`Location`]. Imports [`oci`](crate::oci), [`plan`],
-//! [`location`](crate::location) and [`blobs::Body`](crate::blobs::Body). Everything blocks. Blobs come from the store,
+//! [`location`](crate::location) and [`blobs::Body`](crate::blobs::Body). Everything blocks; services are waited for by the
+//! async threads. Blobs come from the store,
 //! where their digests were checked; here their lengths are.
 
 mod archive;
+mod containerd;
+mod documents;
+mod engine;
 #[cfg(test)]
 mod interop;
 mod layout;
 mod pending;
+mod registry;
 #[cfg(test)]
 mod tests;
 
@@ -18,12 +23,18 @@ use std::{
     path::PathBuf,
 };
 
+use tokio::runtime::Handle;
+
 use crate::{
     blobs::Body,
+    containerd::ContainerdError,
+    engine::{Engine, EngineError},
     location::{Format, Location, Place},
     oci::{Descriptor, DescriptorError, Digest, DocumentError, descriptor},
     plan::{self, Plan},
     reference::Name,
+    registry_client::RegistryError,
+    services::Services,
 };
 
 /// Takes one image.
@@ -43,11 +54,12 @@ pub trait Sink: Send {
     /// [`SinkError::Write`], or [`SinkError::Length`] when the body is longer or shorter than its descriptor says.
     fn write(&mut self, blob: &Descriptor, body: &Body) -> Result<(), SinkError>;
 
-    /// Writes the lists and shows the image, all at once.
+    /// Writes the lists and shows the image, all at once. Says what its top is there: another one only where the place does
+    /// not take the image as it is.
     ///
     /// # Errors
     /// [`SinkError`]; nothing is shown then.
-    fn finish(self: Box<Self>, image: &Image<'_>) -> Result<(), SinkError>;
+    fn finish(self: Box<Self>, image: &Image<'_>) -> Result<Descriptor, SinkError>;
 }
 
 /// What a sink writes its lists from.
@@ -87,13 +99,32 @@ impl Image<'_> {
     }
 }
 
-/// Opens the place that `location` names. `stdout` is written to when it names the standard stream.
+/// Opens the place that `location` names. `stdout` is written to when it names the standard stream. Services are where they
+/// usually are.
 ///
 /// # Errors
 /// [`SinkError`] when the place cannot take an image.
 pub fn open(location: &Location, stdout: Option<Box<dyn Write + Send>>) -> Result<Box<dyn Sink>, SinkError> {
+    open_with(location, stdout, &Services::default(), &[])
+}
+
+/// As [`open`], with services where `services` says; a registry may take blobs over from the repositories of `known` names.
+/// To ask a service, it has to be called on a thread of an async runtime that may block.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(
+    location: &Location,
+    stdout: Option<Box<dyn Write + Send>>,
+    services: &Services,
+    known: &[Name],
+) -> Result<Box<dyn Sink>, SinkError> {
     let image = location.image.clone();
     match (&location.place, location.format) {
+        (Place::Service, format) => {
+            let runtime = Handle::try_current().map_err(|_| SinkError::NoRuntime)?;
+            service(format, &image.unwrap_or_default(), services, known, &runtime)
+        }
         (Place::Path(path), Format::Oci) => Ok(Box::new(layout::LayoutSink::open(path, image)?)),
         (Place::Path(path), format) => Ok(Box::new(archive::ArchiveSink::create(path, format, image)?)),
         (Place::Standard, Format::Oci) => Err(SinkError::NoStream),
@@ -101,6 +132,29 @@ pub fn open(location: &Location, stdout: Option<Box<dyn Write + Send>>) -> Resul
             let stdout = stdout.ok_or(SinkError::NoStream)?;
             Ok(Box::new(archive::ArchiveSink::stream(stdout, format, image)))
         }
+    }
+}
+
+fn service(
+    format: Format,
+    image: &str,
+    services: &Services,
+    known: &[Name],
+    runtime: &Handle,
+) -> Result<Box<dyn Sink>, SinkError> {
+    let name = || image.parse::<Name>().map_err(|_| SinkError::Name { name: image.to_owned() });
+    match format {
+        Format::Docker => Ok(Box::new(registry::RegistrySink::open(name()?, services, known, runtime)?)),
+        Format::Containerd => Ok(Box::new(containerd::ContainerdSink::open(name()?, services, runtime)?)),
+        Format::DockerDaemon => {
+            let engine = Engine::docker(services, runtime).map_err(Box::new)?;
+            Ok(Box::new(engine::EngineSink::new(engine, name()?)))
+        }
+        Format::ContainersStorage => {
+            let engine = Engine::podman(services, runtime).map_err(Box::new)?;
+            Ok(Box::new(engine::EngineSink::new(engine, name()?)))
+        }
+        Format::Oci | Format::OciArchive | Format::DockerArchive => Err(SinkError::NoStream),
     }
 }
 
@@ -182,6 +236,18 @@ pub enum SinkError {
     /// A Docker archive holds images.
     #[error("there is no container image in it, which is all that a docker-archive holds")]
     NoImage,
+    /// A service was named where nothing can wait for it.
+    #[error("a service is asked where there is no async runtime")]
+    NoRuntime,
+    /// A registry did not do what it was asked.
+    #[error(transparent)]
+    Registry(#[from] Box<RegistryError>),
+    /// containerd did not do what it was asked.
+    #[error(transparent)]
+    Containerd(#[from] Box<ContainerdError>),
+    /// Docker or podman did not do what it was asked.
+    #[error(transparent)]
+    Engine(#[from] Box<EngineError>),
     /// A descriptor is malformed.
     #[error(transparent)]
     Descriptor(#[from] DescriptorError),

@@ -100,7 +100,7 @@ impl DockerArchive {
         top.platform = Some(config.platform.normalized());
         let tags = image.repo_tags.unwrap_or_default();
         if tags.is_empty() {
-            self.images.push(Listed { descriptor: top.clone() });
+            self.images.push(Listed::from(top.clone()));
         }
         for tag in tags {
             let mut descriptor = top.clone();
@@ -109,7 +109,7 @@ impl DockerArchive {
                 descriptor.annotations.insert(IMAGE_NAME.to_owned(), name.to_string());
                 descriptor.annotations.insert(REF_NAME.to_owned(), name.tag.unwrap_or_default());
             }
-            self.images.push(Listed { descriptor });
+            self.images.push(Listed::from(descriptor));
         }
         Ok(())
     }

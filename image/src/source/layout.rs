@@ -56,7 +56,7 @@ impl<F: Files> Layout<F> {
         let index_bytes = read(INDEX)?;
         let index =
             Index::parse(&index_bytes).map_err(|source| SourceError::Document { what: INDEX.to_owned(), source })?;
-        let images = index.manifests().iter().map(|descriptor| Listed { descriptor: descriptor.clone() }).collect();
+        let images = index.manifests().iter().map(|descriptor| Listed::from(descriptor.clone())).collect();
         let mut blobs = Vec::new();
         for algorithm in ["sha256", "sha512"] {
             for (name, size) in files.list(&format!("blobs/{algorithm}"))? {

@@ -3,16 +3,21 @@
 //! A [`Source`] lists its images and opens their blobs; whoever reads a blob checks its digest, since nothing here is
 //! trusted. [`open`] makes one from a [`Location`]. Imports [`oci`](crate::oci), [`location`](crate::location) and
 //! [`blobs::Content`](crate::blobs::Content). Everything blocks; nothing here writes outside the spool directory it is
-//! given.
+//! given. Services are asked through their clients, whose waiting is done by the async threads: a source of a service may
+//! be used on any thread that may block.
 
+mod containerd;
 mod directory;
 mod docker;
+mod ensured;
 mod layout;
+mod registry;
 mod spool;
 mod tarball;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::ensured::Ensured;
 pub(crate) use spool::nameless;
 
 use std::{
@@ -21,12 +26,17 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 
 use crate::{
     blobs::Content,
+    containerd::ContainerdError,
+    engine::{Engine, EngineError},
     location::{Format, Location, Place},
     oci::{Descriptor, Digest, DigestError, DocumentError, MAX_DOCUMENT_BYTES, descriptor},
     reference::Name,
+    registry_client::RegistryError,
+    services::Services,
 };
 
 /// A place that holds images.
@@ -49,11 +59,22 @@ pub trait Source: Send + Sync {
 pub struct Listed {
     /// Its top document, with the annotations and platform that its place gives it.
     pub descriptor: Descriptor,
+    /// What its place calls it where that is not among the annotations.
+    pub called: Option<Name>,
+}
+
+impl From<Descriptor> for Listed {
+    fn from(descriptor: Descriptor) -> Self {
+        Self { descriptor, called: None }
+    }
 }
 
 impl Listed {
     /// The full name it carries, normalised; absent when it carries none, or only a bare tag.
     pub fn name(&self) -> Option<Name> {
+        if let Some(called) = &self.called {
+            return Some(called.clone());
+        }
         let annotations = &self.descriptor.annotations;
         let full = annotations
             .get(descriptor::IMAGE_NAME)
@@ -148,7 +169,7 @@ pub fn read_document(source: &dyn Source, blob: &Descriptor) -> Result<Bytes, So
 }
 
 /// Opens the place that `location` names. `stdin` is read when it names the standard stream; an archive that cannot be
-/// read at random is unpacked into a nameless file in `spool` first.
+/// read at random is unpacked into a nameless file in `spool` first. Services are where they usually are.
 ///
 /// # Errors
 /// [`SourceError`] says what is wrong with the place.
@@ -157,7 +178,25 @@ pub fn open(
     stdin: Option<Box<dyn Read + Send>>,
     spool: &Path,
 ) -> Result<Box<dyn Source>, SourceError> {
+    open_with(location, stdin, spool, &Services::default())
+}
+
+/// As [`open`], with services where `services` says. To ask one, it has to be called on a thread of an async runtime that
+/// may block.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(
+    location: &Location,
+    stdin: Option<Box<dyn Read + Send>>,
+    spool: &Path,
+    services: &Services,
+) -> Result<Box<dyn Source>, SourceError> {
     match (&location.place, location.format) {
+        (Place::Service, format) => {
+            let runtime = Handle::try_current().map_err(|_| SourceError::NoRuntime)?;
+            service(format, location.image.as_deref().unwrap_or_default(), spool, services, &runtime)
+        }
         (Place::Path(path), Format::Oci) => {
             Ok(Box::new(layout::Layout::open(directory::Directory::new(path.clone()))?))
         }
@@ -178,6 +217,36 @@ pub fn open(
             from_archive(spool::spool(stdin, spool)?)
         }
     }
+}
+
+fn service(
+    format: Format,
+    image: &str,
+    spool: &Path,
+    services: &Services,
+    runtime: &Handle,
+) -> Result<Box<dyn Source>, SourceError> {
+    let name = || image.parse::<Name>().map_err(|_| SourceError::Name { name: image.to_owned() });
+    match format {
+        Format::Docker => Ok(Box::new(registry::RegistrySource::open(&name()?, services, runtime)?)),
+        Format::Containerd => Ok(Box::new(containerd::ContainerdSource::open(&name()?, services, runtime)?)),
+        Format::DockerDaemon => from_engine(&Engine::docker(services, runtime).map_err(Box::new)?, image, spool),
+        Format::ContainersStorage => from_engine(&Engine::podman(services, runtime).map_err(Box::new)?, image, spool),
+        Format::Oci | Format::OciArchive | Format::DockerArchive => Err(SourceError::NoStream),
+    }
+}
+
+fn from_engine(engine: &Engine, image: &str, spool: &Path) -> Result<Box<dyn Source>, SourceError> {
+    // An engine knows a name in full, or an ID as it is.
+    let full = image
+        .parse::<Digest>()
+        .map(|id| id.to_string())
+        .or_else(|_| image.parse::<Name>().map(|name| name.to_string()));
+    let full = full.map_err(|_| SourceError::Name { name: image.to_owned() })?;
+    if !engine.has(&full).map_err(Box::new)? {
+        return Err(SourceError::NotThere { name: full, place: engine.title().to_owned() });
+    }
+    from_archive(spool::spool(engine.export(&full).map_err(Box::new)?, spool)?)
 }
 
 /// A tar is a layout when it says so, whatever it was announced as: Docker writes both into one archive.
@@ -323,6 +392,32 @@ pub enum SourceError {
         /// Bytes read; one more than `size` when there are more.
         got_size: u64,
     },
+    /// A service was named where nothing can wait for it.
+    #[error("a service is asked where there is no async runtime")]
+    NoRuntime,
+    /// The name given to the image is none.
+    #[error("`{}` is not a name for an image", name.escape_debug())]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// A service has no such image.
+    #[error("there is no `{name}` in {place}")]
+    NotThere {
+        /// The image.
+        name: String,
+        /// The service.
+        place: String,
+    },
+    /// A registry did not do what it was asked.
+    #[error(transparent)]
+    Registry(#[from] Box<RegistryError>),
+    /// containerd did not do what it was asked.
+    #[error(transparent)]
+    Containerd(#[from] Box<ContainerdError>),
+    /// Docker or podman did not do what it was asked.
+    #[error(transparent)]
+    Engine(#[from] Box<EngineError>),
     /// There is no image in it.
     #[error("the source holds no image")]
     Empty,

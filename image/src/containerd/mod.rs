@@ -1,0 +1,329 @@
+//! A client of containerd: its images, its content, its leases.
+//!
+//! Reading order: [`messages`], then the calls here, then [`write`](self::write) (content on its way there). Imports
+//! [`oci`](crate::oci) and [`blobs::Body`](crate::blobs::Body). Everything is asked in one namespace, over containerd's Unix
+//! socket. Nothing is removed but leases that were made here.
+
+mod messages;
+mod write;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::{
+    Code, Request, Status, Streaming,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
+    metadata::{Ascii, MetadataValue},
+    transport::{Channel, Endpoint},
+};
+use tonic_prost::ProstCodec;
+
+use self::messages::{
+    AddResource, ByName, CreateLease, FieldMask, Filters, Image, Info, Nothing, OneImage, OneInfo, Plugins, Read,
+    ReadPart, Resource, UpdateImage, UpdateInfo,
+};
+use crate::oci::{Descriptor, Digest};
+
+/// Longest wait for the socket to be answered.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a lease lasts when nobody ends it: as long as those of containerd's own client.
+const LEASE_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// containerd, in one namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct Containerd {
+    channel: Channel,
+    namespace: MetadataValue<Ascii>,
+    lease: Option<MetadataValue<Ascii>>,
+    /// Where its content lies on this host, when it says so.
+    root: Option<PathBuf>,
+}
+
+impl Containerd {
+    /// Connects to the socket at `path`.
+    ///
+    /// # Errors
+    /// [`ContainerdError::Connect`] when nobody answers there.
+    pub(crate) async fn connect(path: &Path, namespace: &str) -> Result<Self, ContainerdError> {
+        let socket = path.to_owned();
+        let connector = tower::service_fn(move |_| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        });
+        let failed = |source| ContainerdError::Connect { path: path.to_owned(), source };
+        // The address is only for the form: the connector knows the way.
+        let endpoint = Endpoint::from_static("http://localhost").connect_timeout(CONNECT_TIMEOUT);
+        let channel = endpoint.connect_with_connector(connector).await.map_err(failed)?;
+        let namespace =
+            namespace.parse().map_err(|_| ContainerdError::Namespace { namespace: namespace.to_owned() })?;
+        let mut client = Self { channel, namespace, lease: None, root: None };
+        client.root = client.content_root().await;
+        Ok(client)
+    }
+
+    /// Where content lies as files, if this process can see them: reading those saves two copies of every byte.
+    async fn content_root(&self) -> Option<PathBuf> {
+        let filters = vec!["type==io.containerd.content.v1".to_owned()];
+        let path = "/containerd.services.introspection.v1.Introspection/Plugins";
+        let answer: Plugins = self.ask(path, Filters { filters }).await.ok()?;
+        let root = answer.plugins.into_iter().find_map(|plugin| plugin.exports.get("root").map(PathBuf::from));
+        root.filter(|root| root.is_absolute() && root.join("blobs").is_dir())
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("containerd-namespace", self.namespace.clone());
+        if let Some(lease) = &self.lease {
+            request.metadata_mut().insert("containerd-lease", lease.clone());
+        }
+        request
+    }
+
+    async fn ready(&self, path: &'static str) -> Result<(Grpc<Channel>, PathAndQuery), Status> {
+        let mut client = Grpc::new(self.channel.clone());
+        client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok((client, PathAndQuery::from_static(path)))
+    }
+
+    async fn ask<Q, A>(&self, path: &'static str, question: Q) -> Result<A, Status>
+    where
+        Q: prost::Message + Send + Sync + 'static,
+        A: prost::Message + Default + Send + Sync + 'static,
+    {
+        let (mut client, path) = self.ready(path).await?;
+        let codec = ProstCodec::<Q, A>::default();
+        Ok(client.unary(self.request(question), path, codec).await?.into_inner())
+    }
+
+    /// The top of the image called `name`; nothing when there is none.
+    ///
+    /// # Errors
+    /// [`ContainerdError`] when containerd does not say, or says nonsense.
+    pub(crate) async fn image(&self, name: &str) -> Result<Option<Descriptor>, ContainerdError> {
+        let asking = self.ask("/containerd.services.images.v1.Images/Get", ByName { name: name.to_owned() });
+        let image: OneImage = match asking.await {
+            Ok(image) => image,
+            Err(status) if status.code() == Code::NotFound => return Ok(None),
+            Err(status) => return Err(failed("find an image", &status)),
+        };
+        let Some(target) = image.image.and_then(|image| image.target) else { return Ok(None) };
+        let nonsense = || ContainerdError::Answer { what: target.digest.chars().take(200).collect() };
+        let digest = target.digest.parse().map_err(|_| nonsense())?;
+        let size = u64::try_from(target.size).map_err(|_| nonsense())?;
+        let mut descriptor = Descriptor::new(&target.media_type, digest, size);
+        descriptor.annotations = target.annotations;
+        Ok(Some(descriptor))
+    }
+
+    /// The file that holds a blob, when this process can read it.
+    pub(crate) fn file(&self, blob: &Descriptor) -> Option<PathBuf> {
+        let path = self.root.as_ref()?.join("blobs").join(blob.digest.algorithm()).join(blob.digest.hex());
+        let is_whole = std::fs::metadata(&path).is_ok_and(|there| there.is_file() && there.len() == blob.size);
+        (is_whole && std::fs::File::open(&path).is_ok()).then_some(path)
+    }
+
+    /// Bytes of a blob that is there; nothing when it is not.
+    ///
+    /// # Errors
+    /// [`ContainerdError`] when containerd does not say.
+    pub(crate) async fn size(&self, digest: &Digest) -> Result<Option<u64>, ContainerdError> {
+        let asking = self.ask("/containerd.services.content.v1.Content/Info", ByName { name: digest.to_string() });
+        match asking.await {
+            Ok(OneInfo { info }) => Ok(info.and_then(|info| u64::try_from(info.size).ok())),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(failed("find content", &status)),
+        }
+    }
+
+    /// Begins to read a blob.
+    ///
+    /// # Errors
+    /// [`ContainerdError`] when it is not there.
+    pub(crate) async fn read(&self, digest: &Digest) -> Result<Reading, ContainerdError> {
+        let reading = async {
+            let (mut client, path) = self.ready("/containerd.services.content.v1.Content/Read").await?;
+            let codec = ProstCodec::<Read, ReadPart>::default();
+            client.server_streaming(self.request(Read { digest: digest.to_string() }), path, codec).await
+        };
+        Ok(Reading(reading.await.map_err(|status| failed("read content", &status))?.into_inner()))
+    }
+
+    /// The same client, with a lease on everything it writes.
+    ///
+    /// # Errors
+    /// [`ContainerdError`] when there can be none.
+    pub(crate) async fn leased(&self) -> Result<Self, ContainerdError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("shipfs-{}-{}-{count}", now.as_nanos(), std::process::id());
+        let expiry = ("containerd.io/gc.expire".to_owned(), timestamp(now + LEASE_LIFE));
+        let create = CreateLease { id: id.clone(), labels: [expiry].into() };
+        let _: Nothing = self
+            .ask("/containerd.services.leases.v1.Leases/Create", create)
+            .await
+            .map_err(|status| failed("make a lease", &status))?;
+        let lease = id.parse().map_err(|_| ContainerdError::Answer { what: id })?;
+        Ok(Self { lease: Some(lease), ..self.clone() })
+    }
+
+    fn lease_id(&self) -> Option<String> {
+        self.lease.as_ref().and_then(|lease| lease.to_str().ok()).map(str::to_owned)
+    }
+
+    /// Keeps a blob that is there for as long as the lease lasts.
+    ///
+    /// # Errors
+    /// [`ContainerdError`] when that is not possible.
+    pub(crate) async fn hold(&self, digest: &Digest) -> Result<(), ContainerdError> {
+        let Some(id) = self.lease_id() else { return Ok(()) };
+        let resource = Some(Resource { id: digest.to_string(), kind: "content".to_owned() });
+        let adding = self.ask("/containerd.services.leases.v1.Leases/AddResource", AddResource { id, resource });
+        adding.await.map(|Nothing {}| ()).map_err(|status| failed("hold content", &status))
+    }
+
+    /// Ends the lease.
+    ///
+    /// # Errors
+    /// [`ContainerdError`] when it does not end; it does by itself then, in a day.
+    pub(crate) async fn release(&self) -> Result<(), ContainerdError> {
+        let Some(name) = self.lease_id() else { return Ok(()) };
+        let ending = self.ask("/containerd.services.leases.v1.Leases/Delete", ByName { name });
+        ending.await.map(|Nothing {}| ()).map_err(|status| failed("end a lease", &status))
+    }
+
+    /// Gives an image a name, which another one may have had.
+    ///
+    /// # Errors
+    /// [`ContainerdError`]; the name means what it meant before then.
+    pub(crate) async fn show(&self, name: &str, top: &Descriptor) -> Result<(), ContainerdError> {
+        let target = messages::Descriptor {
+            media_type: top.media_type.clone(),
+            digest: top.digest.to_string(),
+            size: i64::try_from(top.size).unwrap_or(i64::MAX),
+            annotations: top.annotations.clone(),
+        };
+        let image = Some(Image { name: name.to_owned(), labels: Default::default(), target: Some(target) });
+        let creating = self.ask("/containerd.services.images.v1.Images/Create", OneImage { image: image.clone() });
+        match creating.await.map(|OneImage { .. }| ()) {
+            Err(status) if status.code() == Code::AlreadyExists => {}
+            created => return created.map_err(|status| failed("name an image", &status)),
+        }
+        let update_mask = Some(FieldMask { paths: vec!["target".to_owned()] });
+        let update = UpdateImage { image, update_mask };
+        let updating = self.ask("/containerd.services.images.v1.Images/Update", update);
+        updating.await.map(|OneImage { .. }| ()).map_err(|status| failed("name an image", &status))
+    }
+
+    /// Sets labels of a blob that is there.
+    async fn label(&self, digest: &Digest, labels: write::Labels) -> Result<(), ContainerdError> {
+        let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
+        let info = Some(Info { digest: digest.to_string(), size: 0, labels });
+        let update = UpdateInfo { info, update_mask: Some(FieldMask { paths }) };
+        let updating = self.ask("/containerd.services.content.v1.Content/Update", update);
+        updating.await.map(|OneInfo { .. }| ()).map_err(|status| failed("label content", &status))
+    }
+}
+
+/// A blob that is being read.
+pub(crate) struct Reading(Streaming<ReadPart>);
+
+impl Reading {
+    /// The next bytes; nothing at the end.
+    ///
+    /// # Errors
+    /// [`ContainerdError`] when it breaks off.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, ContainerdError> {
+        let part = self.0.message().await.map_err(|status| failed("read content", &status))?;
+        Ok(part.map(|part| part.data))
+    }
+}
+
+fn failed(what: &'static str, status: &Status) -> ContainerdError {
+    ContainerdError::Status { what, said: status.message().chars().take(300).collect() }
+}
+
+/// A time as containerd reads it, in UTC.
+fn timestamp(since_epoch: Duration) -> String {
+    let seconds = since_epoch.as_secs();
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Civil dates from days since 1970-03-01's era, by Howard Hinnant's public-domain algorithm.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+/// Why containerd did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContainerdError {
+    /// Nobody answers at its socket.
+    #[error("cannot reach containerd at `{}`", path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The namespace cannot be sent.
+    #[error("`{}` is not a namespace of containerd", namespace.escape_debug())]
+    Namespace {
+        /// The namespace.
+        namespace: String,
+    },
+    /// It refused.
+    #[error("containerd could not {what}: {}", said.escape_debug())]
+    Status {
+        /// What it was asked.
+        what: &'static str,
+        /// What it said, shortened.
+        said: String,
+    },
+    /// It said nonsense.
+    #[error("containerd answered nonsense: `{}`", what.escape_debug())]
+    Answer {
+        /// What it said.
+        what: String,
+    },
+    /// A body to be sent cannot be read, or has another length than its descriptor.
+    #[error("cannot read `{digest}`")]
+    Body {
+        /// The blob.
+        digest: Digest,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_containerd_reads_them() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(timestamp(Duration::from_secs(seconds)), text);
+        }
+    }
+}
