@@ -152,6 +152,8 @@ fn daemon(
     };
     let daemon = IpfsDaemon { address, credentials };
     daemon.check().map(|()| Some(daemon))
+}
+
 /// What other programs' credential helpers and commands see of the environment: where things are, no secrets.
 const PASSED_ON: [&str; 18] = [
     "HOME",
@@ -288,6 +290,9 @@ mod tests {
             assert_eq!(failure.exit_code(), 2);
             assert!(!failure.to_string().contains("secret"), "{failure}");
         }
+    }
+
+    #[test]
     fn services_are_where_their_own_variables_say() {
         let found = services(&with(&[
             ("HOME", "/home/a"),
