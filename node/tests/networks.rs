@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use cid::Cid;
-use libp2p::Multiaddr;
+use futures::StreamExt as _;
+use libp2p::swarm::{SwarmEvent, dummy};
+use libp2p::{Multiaddr, SwarmBuilder};
 use shipfs_node::add::Content;
 use shipfs_node::config::{Config, Network, NetworkConfig};
 use shipfs_node::net::NetError;
@@ -132,4 +134,42 @@ async fn c12_only_those_with_the_key_get_in() {
     // At once: whoever expects another kind of handshake waits for it.
     let pairs = kinds.iter().flat_map(|host| kinds.iter().map(|guest| try_to_enter(*host, *guest)));
     futures::future::join_all(pairs).await;
+}
+
+/// The limits do not care for the transport: what one host may have open is counted over QUIC as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn c11_one_host_cannot_use_up_the_connections_over_quic() {
+    /// Inbound connections of one host that are taken.
+    const TAKEN: usize = 128;
+    let here = directory();
+    let (node, addresses) = serving(&here, lan(&[QUIC])).await;
+    let mut dialers = Vec::new();
+    for _ in 0..TAKEN + 12 {
+        let mut swarm = SwarmBuilder::with_new_identity()
+            .with_tokio()
+            .with_quic()
+            .with_behaviour(|_| dummy::Behaviour)
+            .expect("a behaviour")
+            .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(600)))
+            .build();
+        swarm.dial(addresses[0].clone()).expect("may be dialled");
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::ConnectionEstablished { .. } | SwarmEvent::OutgoingConnectionError { .. } => break,
+                _ => {}
+            }
+        }
+        dialers.push(tokio::spawn(async move { while swarm.next().await.is_some() {} }));
+    }
+    // The last of them were let in as far as the handshake, and then refused.
+    let mut open = node.peers().await.len();
+    for _ in 0..1000 {
+        open = node.peers().await.len();
+        if open == TAKEN {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(open, TAKEN);
+    dialers.iter().for_each(tokio::task::JoinHandle::abort);
 }

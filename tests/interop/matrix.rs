@@ -10,7 +10,7 @@ use shipfs_tests::repository::Repository;
 use shipfs_tests::{image, table};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use table::{Row, Table};
 use tempfile::TempDir;
 
@@ -55,17 +55,17 @@ impl Way<'_> {
         key.chain(["--listen".to_owned(), self.listen.to_owned()]).collect()
     }
 
-    fn row(&self, peer: &str, from: &str, to: &str, size: u64, began: Instant) -> Row {
+    fn row(&self, peer: &str, from: &str, to: &str, size: u64, took: Duration) -> Row {
         let key = if self.key.is_some() { "yes" } else { "no" };
-        let result = Ok(began.elapsed());
+        let result = Ok(took);
         Row { peer: peer.to_owned(), way: format!("{from} -> {to}"), transport: self.transport, key, size, result }
     }
 }
 
-fn timed(command: &mut Command) -> Instant {
+fn timed(command: &mut Command) -> Duration {
     let began = Instant::now();
     run(command);
-    began
+    began.elapsed()
 }
 
 #[test]
@@ -91,18 +91,22 @@ fn interop_matrix_of_kubo() {
             let options: Vec<_> = said.iter().map(String::as_str).collect();
             let (daemon, address) = sample.repository.serve_with(&options);
             kubo.ipfs(&["swarm", "connect", &address]);
-            let began = timed(kubo.command().args(["pin", "add", "--timeout", "10m", &sample.root]));
-            table.add(way.row("Kubo 0.43", "ours", "Kubo", size, began));
+            let took = timed(kubo.command().args(["pin", "add", "--timeout", "10m", &sample.root]));
+            table.add(way.row("Kubo 0.43", "ours", "Kubo", size, took));
+            let pull = |peer: &str| {
+                let fresh = folder.path().join("fresh");
+                let mut pull = shipfs(&fresh);
+                pull.args(["--no-mdns", "--quiet", "--peer", peer]).args(&options[..options.len() - 2]);
+                let took = timed(pull.args(["pull", "--all-platforms", &sample.root]));
+                check(&fresh, &sample);
+                std::fs::remove_dir_all(&fresh).expect("removable");
+                took
+            };
+            table.add(way.row("shipfs", "ours", "ours", size, pull(&address)));
             drop(daemon);
             // What it has now it must give back, to a node that has nothing.
-            let fresh = folder.path().join("fresh");
             let peer = kubo.addresses().into_iter().find(|address| address.contains("/udp/") == quic).expect("listens");
-            let mut pull = shipfs(&fresh);
-            pull.args(["--no-mdns", "--quiet", "--peer", &peer]).args(&options[..options.len() - 2]);
-            let began = timed(pull.args(["pull", "--all-platforms", &sample.root]));
-            table.add(way.row("Kubo 0.43", "Kubo", "ours", size, began));
-            check(&fresh, &sample);
-            std::fs::remove_dir_all(&fresh).expect("removable");
+            table.add(way.row("Kubo 0.43", "Kubo", "ours", size, pull(&peer)));
         }
         std::fs::remove_dir_all(&sample.layout).expect("removable");
         std::fs::remove_dir_all(sample.repository.path()).expect("removable");

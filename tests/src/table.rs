@@ -66,9 +66,13 @@ impl Table {
         if std::env::var_os("SHIPFS_RECORD").is_some() {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop").join(format!("{name}.md"));
             let build = if cfg!(debug_assertions) { "a debug build" } else { "a release build" };
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+            let load = load.split(' ').next().unwrap_or("?");
             let head = format!(
-                "Measured by `interop_matrix_of_{name}` ({build}, both ends on two cores, loopback): the time of the whole\n\
-                 command that fetches. `shipfs pull` checks every digest and syncs; `ipfs pin add` does neither.\n\n"
+                "Measured by `interop_matrix_of_{name}`: {build}, both ends on {cores} cores and one loopback, load average\n\
+                 {load}. What counts is the time of the command, or of the call, that fetches; ours checks every digest and\n\
+                 syncs, the others' do neither.\n\n"
             );
             std::fs::write(path, head + &text).expect("a file in the tree");
         }

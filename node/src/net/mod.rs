@@ -17,6 +17,7 @@ mod known;
 mod listening;
 mod muxer;
 mod quic;
+mod stopped;
 mod tls;
 pub mod transport;
 

@@ -4,6 +4,7 @@
 //! a head start. It cannot carry a swarm key: a private network has none of it. Imports libp2p and the gate.
 
 use super::gate::{Gate, Gated};
+use super::stopped::Heard;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use libp2p::core::muxing::StreamMuxerBox;
@@ -41,7 +42,7 @@ fn config(identity: &Keypair, handshake_timeout: Duration) -> quic::Config {
 /// The transport, behind the gate. It opens no socket before it listens or dials.
 pub(super) fn build(identity: &Keypair, gate: Gate, handshake_timeout: Duration) -> Boxed<(PeerId, StreamMuxerBox)> {
     let quic = quic::tokio::Transport::new(config(identity, handshake_timeout));
-    Second(Gated::new(quic, gate)).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed()
+    Second(Gated::new(quic, gate)).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(Heard(muxer)))).boxed()
 }
 
 /// A transport whose dials begin after a while.
