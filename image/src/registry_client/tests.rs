@@ -396,7 +396,8 @@ async fn b1_a_document_is_one_thing() {
     let config = format!(r#"{{"mediaType":"{}","digest":"{}","size":2}}"#, media::CONFIG, Digest::of(b"{}"));
     let both = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[],"manifests":[]}}"#);
     let manifest = format!(r#"{{"schemaVersion":2,"mediaType":"{}","config":{config},"layers":[]}}"#, media::MANIFEST);
-    let cases: [(&str, &str, fn(&DocumentError) -> bool); 5] = [
+    type IsRight = fn(&DocumentError) -> bool;
+    let cases: [(&str, &str, IsRight); 5] = [
         (media::MANIFEST, &both, |error| matches!(error, DocumentError::Confused { .. })),
         (media::INDEX, &both, |error| matches!(error, DocumentError::Confused { .. })),
         (media::INDEX, &manifest, |error| matches!(error, DocumentError::MediaType { .. })),
