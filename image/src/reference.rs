@@ -329,6 +329,31 @@ mod tests {
         assert_eq!(shown(&format!("a:b@{digest}")), format!("docker.io/library/a:b@{digest}"));
     }
 
+    /// What nerdctl makes of the same words, but for mutable names, which it takes for Docker's.
+    #[test]
+    fn references_mean_what_they_mean_to_nerdctl() {
+        for (text, meant) in [
+            (ROOT, ROOT),
+            (&format!("ipfs://{ROOT}"), ROOT),
+            ("ipfs://ubuntu", "docker.io/library/ubuntu:latest"),
+            ("ipfs://ubuntu:20.04", "docker.io/library/ubuntu:20.04"),
+            ("ipfs://registry.example/a/b:c", "registry.example/a/b:c"),
+            ("ipfs://localhost:5000/a", "localhost:5000/a:latest"),
+            ("registry.example/a/b", "registry.example/a/b:latest"),
+        ] {
+            assert_eq!(shown(text), meant, "{text}");
+        }
+        // Upper-case base32 and base58 are the same CID, and are written as everybody writes them.
+        assert_eq!(shown(&ROOT.to_ascii_uppercase()), ROOT);
+        // A CID is not a name below a registry, and a tag makes it none.
+        assert_eq!(problem(&format!("{ROOT}/a")), ReferenceProblem::Path);
+        assert_eq!(shown(&format!("{ROOT}:tag")), format!("docker.io/library/{ROOT}:tag"));
+        assert_eq!(
+            problem("ipns://k51qzi5uqu5dh9ihj4p2v5sl3hxvv27ryx2w0xrsv6jmmqi91t9xp8p9kaipc2"),
+            ReferenceProblem::Ipns
+        );
+    }
+
     #[test]
     fn digests_are_references_too() {
         let digest = Digest::of(b"x");

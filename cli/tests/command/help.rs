@@ -2,7 +2,7 @@
 
 use crate::support::Shipfs;
 
-const VERBS: [&str; 17] = [
+const VERBS: [&str; 27] = [
     "push",
     "pull",
     "images",
@@ -11,6 +11,9 @@ const VERBS: [&str; 17] = [
     "rmi",
     "save",
     "load",
+    "cp",
+    "login",
+    "logout",
     "gc",
     "verify",
     "daemon",
@@ -40,6 +43,9 @@ Commands:
   rmi         Remove images from the list
   save        Write an image of the repository to an archive or a directory
   load        Take in every image of an archive, under the names they have there
+  cp          Copy an image from one place to another, as it is
+  login       Log in to a registry
+  logout      Forget the password for a registry
   gc          Free the space of everything that no image, pin or running command needs
   verify      Hash everything in the repository and say what is damaged
   daemon      Serve what is in the repository until told to stop

@@ -33,6 +33,9 @@ use crate::{
 /// Blobs that are read at a time. Each is hashed on all cores, so a second one only fills the gaps of the first.
 const CONCURRENT_BLOBS: usize = 2;
 
+/// Most missing blobs that are named.
+const MAX_MISSING: usize = 20;
+
 /// What is pushed.
 #[derive(Clone)]
 pub enum PushFrom {
@@ -139,12 +142,27 @@ impl Push<'_> {
     /// Adds many blobs, some at a time.
     async fn add_all<'b>(&self, wanted: Vec<&'b Descriptor>) -> Result<BTreeMap<Digest, Added>, PushError> {
         let adding = |blob: &'b Descriptor| async move {
-            let added = self.add(blob).await?;
-            Ok((blob.digest.clone(), added))
+            match self.add(blob).await {
+                Ok(added) => Ok((blob.digest.clone(), Some(added))),
+                // What else is missing is told with it, so that nobody has to find out one by one.
+                Err(PushError::Source(SourceError::Missing { .. })) => Ok((blob.digest.clone(), None)),
+                Err(error) => Err(error),
+            }
         };
         // A list, not a lazy map: with the latter, the compiler cannot tell that this future is one for any thread.
         let adding: Vec<_> = wanted.into_iter().map(adding).collect();
-        stream::iter(adding).buffer_unordered(CONCURRENT_BLOBS).try_collect().await
+        let all: Vec<(Digest, Option<Added>)> =
+            stream::iter(adding).buffer_unordered(CONCURRENT_BLOBS).try_collect().await?;
+        let mut missing: Vec<String> =
+            all.iter().filter(|(_, added)| added.is_none()).map(|(digest, _)| digest.to_string()).collect();
+        if missing.is_empty() {
+            return Ok(all.into_iter().filter_map(|(digest, added)| Some((digest, added?))).collect());
+        }
+        missing.sort();
+        let more = missing.len().saturating_sub(MAX_MISSING);
+        missing.truncate(MAX_MISSING);
+        let and_more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Err(SourceError::Missing { what: missing.join(", ") + &and_more }.into())
     }
 
     /// Adds one blob, unless it is here.

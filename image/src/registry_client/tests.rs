@@ -396,7 +396,8 @@ async fn b1_a_document_is_one_thing() {
     let config = format!(r#"{{"mediaType":"{}","digest":"{}","size":2}}"#, media::CONFIG, Digest::of(b"{}"));
     let both = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[],"manifests":[]}}"#);
     let manifest = format!(r#"{{"schemaVersion":2,"mediaType":"{}","config":{config},"layers":[]}}"#, media::MANIFEST);
-    let cases: [(&str, &str, fn(&DocumentError) -> bool); 5] = [
+    type IsRight = fn(&DocumentError) -> bool;
+    let cases: [(&str, &str, IsRight); 5] = [
         (media::MANIFEST, &both, |error| matches!(error, DocumentError::Confused { .. })),
         (media::INDEX, &both, |error| matches!(error, DocumentError::Confused { .. })),
         (media::INDEX, &manifest, |error| matches!(error, DocumentError::MediaType { .. })),
@@ -498,4 +499,63 @@ async fn a_registry_that_is_not_there_is_told_soon() {
     let connecting = RegistryClient::connect(&name, &settings, &programs, Access::Pull);
     let error = tokio::time::timeout(Duration::from_secs(5), connecting).await.expect("in time").expect_err("fails");
     assert!(matches!(error, RegistryError::Connection { .. }), "{error}");
+}
+
+/// A registry with one image whose layer is described in another way than it is.
+async fn pushed_with(described: Descriptor, answer: &'static [u8]) -> Result<(), String> {
+    let config = b"{\"architecture\":\"amd64\",\"os\":\"linux\",\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[]}}";
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: media::MANIFEST.to_owned(),
+        artifact_type: String::new(),
+        config: Descriptor::new(media::CONFIG, Digest::of(config), config.len() as u64),
+        layers: Some(vec![described.clone()]),
+        subject: None,
+        annotations: std::collections::BTreeMap::new(),
+    }
+    .to_json();
+    let layer = described.digest.to_string();
+    let registry = Trap::start(move |asked, _| match asked.line.as_str() {
+        line if line.contains("/manifests/") => with(200, &[("content-type", media::MANIFEST)], manifest.clone()),
+        line if line.ends_with(&layer) => with(200, &[], answer),
+        line if line.contains("/blobs/") => with(200, &[], &config[..]),
+        _ => status(200),
+    })
+    .await;
+    let location: crate::location::Location =
+        format!("docker://{}/a/b:tag", registry.address).parse().expect("a place");
+    let opening = tokio::task::spawn_blocking(move || {
+        let services = crate::services::Services::default();
+        crate::source::open_with(&location, None, std::path::Path::new("/nonexistent"), &services)
+    });
+    let source = opening.await.expect("runs").expect("opens");
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = shipfs_node::config::Config {
+        repository: folder.path().to_owned(),
+        network: shipfs_node::config::NetworkConfig::offline(),
+        patience: Duration::from_secs(1),
+    };
+    let node = shipfs_node::node::Node::start(config).await.expect("starts");
+    let blobs = crate::blobs::embedded::EmbeddedBlobs::new(node.clone());
+    let from = crate::push::PushFrom::Source(source.into(), None);
+    let pushed = crate::push::push(&blobs, &from, &crate::push::PushOptions::default(), &()).await;
+    let records = crate::blobs::Records::kept(crate::blobs::Blobs::records(&blobs)).await.expect("lists");
+    assert_eq!(records.len(), usize::from(pushed.is_ok()), "nothing half-published");
+    drop(blobs);
+    node.shutdown().await.expect("ends");
+    pushed.map(drop).map_err(|error| error.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b2_an_image_whose_layer_is_another_is_not_taken_in() {
+    pushed_with(layer(), CONTENT).await.expect("a right one is");
+    for (size, answer) in [
+        (CONTENT.len(), &b"the bytes of a laye!"[..]),
+        (CONTENT.len(), b"the bytes of a layer, and then some more of them"),
+        (CONTENT.len() - 1, CONTENT),
+    ] {
+        let described = Descriptor::new(media::LAYER, Digest::of(CONTENT), size as u64);
+        let error = pushed_with(described, answer).await.expect_err("refuses");
+        assert!(error.contains(&Digest::of(CONTENT).to_string()), "{error}");
+    }
 }

@@ -86,10 +86,10 @@ pub(crate) fn find(
 ) -> Result<Option<Credentials>, CredentialError> {
     for path in files {
         let Some(file) = CredentialFile::read(path)? else { continue };
-        if let Some(helper) = file.helper(domain) {
-            if let Some(found) = ask(programs, &helper, &server(domain))? {
-                return Ok(Some(found));
-            }
+        if let Some(helper) = file.helper(domain)
+            && let Some(found) = ask(programs, &helper, &server(domain))?
+        {
+            return Ok(Some(found));
         }
         if let Some(entry) = file.entry(domain, repository)
             && let Some(found) = entry.credentials(path, domain)?
