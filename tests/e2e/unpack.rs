@@ -305,6 +305,8 @@ fn a5_what_can_be_read_in_two_ways_is_refused() {
         ("a negative size", vec![x().patch(124, [0xff; 12])], &number),
         ("a huge size", vec![x().patch(124, b"\x80\x7f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")], &number),
         ("a mode that is no number", vec![x().patch(100, "rwxrwxrw")], &number),
+        ("an empty size", vec![x().pax("size", "")], &number),
+        ("a prefix in a GNU header", vec![x().gnu().patch(345, "a/prefix")], &number),
         ("sparse 0.0", vec![x().pax("GNU.sparse.size", "4").pax("GNU.sparse.numblocks", "0")], &form),
         ("sparse 0.1", vec![x().pax("GNU.sparse.map", "0,4").pax("GNU.sparse.size", "4")], &form),
         ("sparse 2.0", vec![x().pax("GNU.sparse.major", "2").pax("GNU.sparse.minor", "0")], &form),
@@ -341,7 +343,7 @@ fn a5_headers_of_every_kind_are_read() {
     let prefixed = file("name", "").patch(345, "some/prefix");
     let star = file("star", "").patch(345, "prefix").patch(508, "tar\0");
     let v7 = item(0, "old/").patch(257, [0; 8]);
-    let gnu = file("gnu", "").gnu().patch(345, "no prefix");
+    let gnu = file("gnu", "").gnu().patch(345, "00000000001\000000000002\0");
     let items = [
         prefixed,
         star,
@@ -379,20 +381,21 @@ fn a5_sparse_files_have_their_holes() {
             .pax("GNU.sparse.name", "sparse")
             .pax("GNU.sparse.realsize", "100000")
     };
+    let data = format!("{}de", "a".repeat(512));
     let mut expected = vec![0; 100_000];
-    expected[4096..4099].copy_from_slice(b"abc");
+    expected[4096..4608].fill(b'a');
     expected[50_000..50_002].copy_from_slice(b"de");
     let more = [piece(50_000, 2), piece(100_000, 0)].concat();
     let mut extension = vec![0; 512];
     extension[..more.len()].copy_from_slice(more.as_bytes());
     let extended = {
         // A block of pieces stands between header and bytes, and its size is not counted.
-        let header = unended(&[gnu(&piece(4096, 3), 100_000, "").size(5).patch(482, [1])]);
-        [header, extension, b"abcde".to_vec(), vec![0; 507], archive(&[])].concat()
+        let header = unended(&[gnu(&piece(4096, 512), 100_000, "").size(514).patch(482, [1])]);
+        [header, extension, data.clone().into_bytes(), vec![0; 510], archive(&[])].concat()
     };
     for blob in [
-        archive(&[gnu(&[piece(4096, 3), piece(50_000, 2), piece(100_000, 0)].concat(), 100_000, "abcde")]),
-        archive(&[map("3\n4096\n3\n50000\n2\n100000\n0\n", "abcde")]),
+        archive(&[gnu(&[piece(4096, 512), piece(50_000, 2), piece(100_000, 0)].concat(), 100_000, &data)]),
+        archive(&[map("3\n4096\n512\n50000\n2\n100000\n0\n", &data)]),
         extended,
     ] {
         let (path, _) = ground.unpack(&blob, &options()).expect("unpacks");
@@ -401,6 +404,7 @@ fn a5_sparse_files_have_their_holes() {
     }
     for (what, bad) in [
         ("out of order", gnu(&[piece(50_000, 2), piece(4096, 3)].concat(), 100_000, "abcde")),
+        ("not at a block", gnu(&[piece(0, 3), piece(10, 2)].concat(), 100_000, "abcde")),
         ("overlapping", gnu(&[piece(0, 3), piece(2, 2)].concat(), 100_000, "abcde")),
         ("past the end", gnu(&piece(99_999, 5), 100_000, "abcde")),
         ("too few bytes", gnu(&piece(0, 6), 100_000, "abcde")),

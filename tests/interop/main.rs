@@ -3,3 +3,4 @@
 //! Every test is named `interop_`; one whose program is not here is skipped, loudly, and fails in CI.
 
 mod kubo;
+mod unpack;

@@ -30,7 +30,19 @@ impl Header {
             // Old tars added up signed characters.
             signed += i64::from(byte.cast_signed());
         }
-        if stored == unsigned || stored == signed { Ok(Self(bytes)) } else { Err(HeaderProblem::Checksum) }
+        if stored != unsigned && stored != signed {
+            return Err(HeaderProblem::Checksum);
+        }
+        let header = Self(bytes);
+        if header.format() == Format::Gnu {
+            // Times of another kind in GNU's headers. When they are none, Go takes them for a prefix of the name.
+            for field in [345..357, 357..369] {
+                if header.0[field.start] != 0 {
+                    number(&header.0[field], "time")?;
+                }
+            }
+        }
+        Ok(header)
     }
 
     pub(super) fn format(&self) -> Format {

@@ -1,8 +1,9 @@
 //! Files with holes: where their bytes lie.
 //!
-//! Imports the errors. Pieces are in order, do not overlap, lie in the file, and are as long as what the archive stores.
+//! Imports the errors and `pax` for its numbers. Pieces are in order, do not overlap, lie in the file, begin at blocks of the
+//! archive, and are as long as what it stores.
 
-use super::{failure::HeaderProblem, pax::decimal};
+use super::{failure::HeaderProblem, header::BLOCK, pax::decimal};
 
 /// Where the stored bytes of a file belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +19,9 @@ impl Map {
     pub(super) fn new(pieces: Vec<(u64, u64)>, size: u64, stored: u64) -> Result<Self, HeaderProblem> {
         let (mut end, mut sum) = (0_u64, 0_u64);
         for (offset, length) in &pieces {
-            if *offset < end {
+            // GNU tar looks for each piece at the start of a block, others right after the one before.
+            let aligned = *length == 0 || sum.is_multiple_of(BLOCK as u64);
+            if *offset < end || !aligned {
                 return Err(HeaderProblem::Sparse);
             }
             end = offset.checked_add(*length).ok_or(HeaderProblem::Sparse)?;
