@@ -12,6 +12,7 @@ mod relay;
 mod repository;
 mod tidy;
 mod unpack;
+mod unpack_archives;
 mod unpack_limits;
 mod unpack_race;
 mod unpack_whiteouts;

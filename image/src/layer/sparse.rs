@@ -5,18 +5,21 @@
 
 use super::{failure::HeaderProblem, header::BLOCK, pax::decimal};
 
+/// Offset and length of each piece of a file that is stored.
+pub(super) type Pieces = Vec<(u64, u64)>;
+
 /// Where the stored bytes of a file belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Map {
-    /// Offset and length of each piece.
-    pub(super) pieces: Vec<(u64, u64)>,
+    /// What is stored, in order.
+    pub(super) pieces: Pieces,
     /// Length of the file.
     pub(super) size: u64,
 }
 
 impl Map {
     /// A map for `stored` bytes.
-    pub(super) fn new(pieces: Vec<(u64, u64)>, size: u64, stored: u64) -> Result<Self, HeaderProblem> {
+    pub(super) fn new(pieces: Pieces, size: u64, stored: u64) -> Result<Self, HeaderProblem> {
         let (mut end, mut sum) = (0_u64, 0_u64);
         for (offset, length) in &pieces {
             // GNU tar looks for each piece at the start of a block, others right after the one before.
@@ -73,7 +76,7 @@ impl Lines {
         self.count.is_some_and(|count| count.checked_mul(2) == Some(self.numbers.len() as u64))
     }
 
-    pub(super) fn pieces(self) -> Vec<(u64, u64)> {
+    pub(super) fn pieces(self) -> Pieces {
         self.numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()
     }
 }

@@ -31,8 +31,8 @@ fn unpacked(input: &[u8]) -> bool {
     let mut options = Options::root();
     options.ownership = Ownership::Squash;
     options.devices = Devices::Skip;
-    options.whiteouts = if input.len() % 2 == 0 { Whiteouts::Apply } else { Whiteouts::OverlayUser };
-    options.component_wise = input.len() % 3 == 0;
+    options.whiteouts = if input.len().is_multiple_of(2) { Whiteouts::Apply } else { Whiteouts::OverlayUser };
+    options.component_wise = input.len().is_multiple_of(3);
     options.limits.entries = 1000;
     options.limits.bytes = 4 << 20;
     let result = apply(input, LAYER, None, open.as_fd(), &options);
