@@ -2,13 +2,16 @@
 
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
 use shipfs_image::layer::{ApplyError, Devices, HeaderProblem, Limit, NameProblem, Options, Ownership, unpack_layer};
-use shipfs_tests::archives::{Item, archive, directory, file, hard_link, item, record, symlink, unended};
+use shipfs_tests::archives::{Item, archive, directory, file, hard_link, item, symlink};
 use shipfs_tests::program::privileged;
 use shipfs_tests::tree::{Look, look};
 use shipfs_tests::unpacking::{Ground, LAYER, diff_id, options, told};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
+
+/// Whether an error is the right one.
+type Check = Box<dyn Fn(&ApplyError) -> bool>;
 
 /// Names below the root after unpacking one layer.
 fn names(ground: &Ground, items: &[Item]) -> Result<Vec<String>, String> {
@@ -62,7 +65,7 @@ fn a1_names_that_are_none_are_refused() {
     let long = "n".repeat(256);
     let far = "d/".repeat(2100);
     let deep = "d/".repeat(1025);
-    let checks: Vec<(Item, Box<dyn Fn(&ApplyError) -> bool>)> = vec![
+    let checks: Vec<(Item, Check)> = vec![
         (file("", ""), Box::new(name(NameProblem::Empty))),
         (file("x/", "data"), Box::new(name(NameProblem::Slash))),
         (file("x/.", ""), Box::new(name(NameProblem::Slash))),

@@ -7,6 +7,9 @@ use shipfs_tests::unpacking::{Ground, options};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
+/// Whether an error is the right one.
+type Check<'c> = &'c dyn Fn(&ApplyError) -> bool;
+
 /// Names below the root after unpacking one layer.
 fn names(ground: &Ground, items: &[Item]) -> Result<Vec<String>, String> {
     let tree = ground.tree(&archive(items))?;
@@ -53,7 +56,7 @@ fn a5_what_can_be_read_in_two_ways_is_refused() {
     let form = header(|problem| matches!(problem, HeaderProblem::SparseFormat));
     let x = || file("x", "data");
     let globally = |key: &str, value: &str| item(b'g', "global").data(record(key.as_bytes(), value.as_bytes()));
-    let checks: Vec<(&str, Vec<Item>, &dyn Fn(&ApplyError) -> bool)> = vec![
+    let checks: Vec<(&str, Vec<Item>, Check<'_>)> = vec![
         ("length too long", vec![x().raw_pax("99 path=y\n")], &pax),
         ("length too short", vec![x().raw_pax("5 path=y\n")], &pax),
         ("no length", vec![x().raw_pax("path=y\n")], &pax),
@@ -137,7 +140,7 @@ fn a5_headers_of_every_kind_are_read() {
     let prefixed = file("name", "").patch(345, "some/prefix");
     let star = file("star", "").patch(345, "prefix").patch(508, "tar\0");
     let v7 = item(0, "old/").patch(257, [0; 8]);
-    let gnu = file("gnu", "").gnu().patch(345, "00000000001\000000000002\0");
+    let gnu = file("gnu", "").gnu().patch(345, "00000000001\x0000000000002\0");
     let items = [
         prefixed,
         star,
