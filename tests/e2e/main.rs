@@ -15,6 +15,7 @@ mod repository;
 mod run;
 mod tidy;
 mod unpack;
+mod unpack_archives;
 mod unpack_limits;
 mod unpack_race;
 mod unpack_whiteouts;

@@ -1,17 +1,34 @@
 //! Threat A13: somebody else who may write to the target swaps directories for links while a layer is unpacked.
 
+use rustix::fs::{Mode, OFlags, RenameFlags, openat, renameat_with, symlinkat};
 use shipfs_image::layer::{Whiteouts, apply};
 use shipfs_tests::archives::{archive, directory, file, hard_link, item, symlink};
 use shipfs_tests::unpacking::{Ground, LAYER, options};
 use std::fs;
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::symlink as link;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Unpacks at least so often, and so long, against the other writer.
 const ROUNDS: u64 = 60;
 const SHORTEST: Duration = Duration::from_secs(3);
+
+/// Puts a link to `to` in the place of a directory, and the directory back, as fast as it can. Goes through no link itself.
+fn swap(root: BorrowedFd<'_>, parent: &str, name: &str, aside: &str, to: &Path, stop: &AtomicBool, swaps: &AtomicU64) {
+    while !stop.load(Ordering::Relaxed) {
+        let _ = symlinkat(to, root, aside);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let parent = if parent.is_empty() { "." } else { parent };
+        let Ok(parent) = openat(root, parent, flags, Mode::empty()) else { continue };
+        // There and back, each at once.
+        if renameat_with(&parent, name, root, aside, RenameFlags::EXCHANGE).is_ok() {
+            swaps.fetch_add(1, Ordering::Relaxed);
+            std::thread::yield_now();
+            let _ = renameat_with(&parent, name, root, aside, RenameFlags::EXCHANGE);
+        }
+    }
+}
 
 #[test]
 fn a13_swapped_directories_lead_nowhere() {
@@ -46,26 +63,11 @@ fn a13_swapped_directories_lead_nowhere() {
             options.component_wise = component_wise;
             let (stop, swaps) = (AtomicBool::new(false), AtomicU64::new(0));
             std::thread::scope(|scope| {
-                for name in ["d", "d/e", "d/directory"] {
-                    let (stop, swaps, target, outside) = (&stop, &swaps, &target, &outside);
-                    scope.spawn(move || {
-                        let (place, aside) =
-                            (target.join(name), target.join(format!("aside-{}", name.replace('/', "-"))));
-                        while !stop.load(Ordering::Relaxed) {
-                            if fs::rename(&place, &aside).is_ok() {
-                                let _ = link(outside, &place);
-                                swaps.fetch_add(1, Ordering::Relaxed);
-                                std::thread::yield_now();
-                                let _ = fs::remove_file(&place);
-                                if fs::rename(&aside, &place).is_err() {
-                                    let _ = fs::remove_dir_all(&aside);
-                                }
-                            } else {
-                                let _ = link(outside.join("directory"), &place);
-                                let _ = fs::remove_file(&place);
-                            }
-                        }
-                    });
+                for (number, (parent, name)) in [("", "d"), ("d", "e"), ("d", "directory")].into_iter().enumerate() {
+                    let (stop, swaps, open) = (&stop, &swaps, &open);
+                    let aside = format!("aside{number}");
+                    let to = if number == 1 { outside.join("directory") } else { outside.clone() };
+                    scope.spawn(move || swap(open.as_fd(), parent, name, &aside, &to, stop, swaps));
                 }
                 let (begun, mut rounds, mut whole) = (Instant::now(), 0, 0);
                 while rounds < ROUNDS || begun.elapsed() < SHORTEST / 4 {

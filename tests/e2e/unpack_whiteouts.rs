@@ -268,7 +268,7 @@ fn layers_appear_whole_and_once() {
     // What a killed process leaves is swept away, and what is being unpacked is not.
     let left = ground.layers().join(".unpacking-1-1");
     fs::create_dir_all(left.join("a/b")).expect("a directory");
-    fs::set_permissions(left.join("a"), fs::Permissions::from_mode(0)).expect("a mode");
+    fs::set_permissions(left.join("a"), fs::Permissions::from_mode(0o000)).expect("a mode");
     let staged = stage_layer(&blob[..], LAYER, None, &ground.layers(), &options()).expect("unpacks");
     assert_eq!(sweep(&ground.layers()).expect("swept"), 1);
     staged.publish("four").expect("published");

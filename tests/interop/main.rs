@@ -17,3 +17,4 @@ mod registry;
 mod registry_client;
 mod registry_clients;
 mod rpc;
+mod unpack;

@@ -217,6 +217,13 @@ impl Item {
     }
 }
 
+/// Puts the checksum of a header right.
+pub fn checksum(header: &mut [u8]) {
+    header[148..156].copy_from_slice(b"        ");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+}
+
 /// `LENGTH KEY=VALUE\n`.
 pub fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
     let body = [b" ", key, b"=", value, b"\n"].concat();

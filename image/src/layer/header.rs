@@ -1,8 +1,8 @@
 //! The 512 bytes in front of every entry: V7, ustar, star and GNU.
 //!
-//! Imports the errors. As strict as Go's `archive/tar`, and stricter where GNU tar would read something else.
+//! Imports the errors and `sparse` for its pieces. As strict as Go's `archive/tar`, and stricter where GNU tar would read something else.
 
-use super::failure::HeaderProblem;
+use super::{failure::HeaderProblem, sparse::Pieces};
 
 /// Bytes of a header, and what everything is padded to.
 pub(super) const BLOCK: usize = 512;
@@ -30,7 +30,19 @@ impl Header {
             // Old tars added up signed characters.
             signed += i64::from(byte.cast_signed());
         }
-        if stored == unsigned || stored == signed { Ok(Self(bytes)) } else { Err(HeaderProblem::Checksum) }
+        if stored != unsigned && stored != signed {
+            return Err(HeaderProblem::Checksum);
+        }
+        let header = Self(bytes);
+        if header.format() == Format::Gnu {
+            // Times of another kind in GNU's headers. When they are none, Go takes them for a prefix of the name.
+            for field in [345..357, 357..369] {
+                if header.0[field.start] != 0 {
+                    number(&header.0[field], "time")?;
+                }
+            }
+        }
+        Ok(header)
     }
 
     pub(super) fn format(&self) -> Format {
@@ -95,7 +107,7 @@ impl Header {
     }
 
     /// Of a sparse file as GNU tar used to write them: its real size, the first pieces, and whether more follow.
-    pub(super) fn sparse(&self) -> Result<(u64, Vec<(u64, u64)>, bool), HeaderProblem> {
+    pub(super) fn sparse(&self) -> Result<(u64, Pieces, bool), HeaderProblem> {
         if self.format() != Format::Gnu {
             return Err(HeaderProblem::Sparse);
         }
@@ -106,7 +118,7 @@ impl Header {
 }
 
 /// Pieces out of a block of them.
-pub(super) fn sparse_pieces(bytes: &[u8], pieces: &mut Vec<(u64, u64)>) -> Result<(), HeaderProblem> {
+pub(super) fn sparse_pieces(bytes: &[u8], pieces: &mut Pieces) -> Result<(), HeaderProblem> {
     for piece in bytes.chunks_exact(24) {
         // An empty one ends the list; Go looks at the offset, GNU tar at the length.
         match (piece[0], piece[12]) {

@@ -76,8 +76,8 @@ fn apply(pax: &mut Pax, key: &[u8], value: &[u8]) -> Result<(), HeaderProblem> {
     fn once<T>(slot: &mut Option<T>, value: T, name: &'static str) -> Result<(), HeaderProblem> {
         if slot.replace(value).is_some() { Err(HeaderProblem::Twice(name)) } else { Ok(()) }
     }
-    // An empty value takes back what a global header said, and those say nothing here.
-    if value.is_empty() && !key.starts_with(XATTR) {
+    // An empty value takes back what a global header said, and those say nothing here. Of a size, GNU tar refuses it.
+    if value.is_empty() && !key.starts_with(XATTR) && key != b"size" {
         return Ok(());
     }
     let size = |name| decimal(value).ok_or(HeaderProblem::Number(name));

@@ -1,24 +1,30 @@
 //! Files with holes: where their bytes lie.
 //!
-//! Imports the errors. Pieces are in order, do not overlap, lie in the file, and are as long as what the archive stores.
+//! Imports the errors and `pax` for its numbers. Pieces are in order, do not overlap, lie in the file, begin at blocks of the
+//! archive, and are as long as what it stores.
 
-use super::{failure::HeaderProblem, pax::decimal};
+use super::{failure::HeaderProblem, header::BLOCK, pax::decimal};
+
+/// Offset and length of each piece of a file that is stored.
+pub(super) type Pieces = Vec<(u64, u64)>;
 
 /// Where the stored bytes of a file belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Map {
-    /// Offset and length of each piece.
-    pub(super) pieces: Vec<(u64, u64)>,
+    /// What is stored, in order.
+    pub(super) pieces: Pieces,
     /// Length of the file.
     pub(super) size: u64,
 }
 
 impl Map {
     /// A map for `stored` bytes.
-    pub(super) fn new(pieces: Vec<(u64, u64)>, size: u64, stored: u64) -> Result<Self, HeaderProblem> {
+    pub(super) fn new(pieces: Pieces, size: u64, stored: u64) -> Result<Self, HeaderProblem> {
         let (mut end, mut sum) = (0_u64, 0_u64);
         for (offset, length) in &pieces {
-            if *offset < end {
+            // GNU tar looks for each piece at the start of a block, others right after the one before.
+            let aligned = *length == 0 || sum.is_multiple_of(BLOCK as u64);
+            if *offset < end || !aligned {
                 return Err(HeaderProblem::Sparse);
             }
             end = offset.checked_add(*length).ok_or(HeaderProblem::Sparse)?;
@@ -70,7 +76,7 @@ impl Lines {
         self.count.is_some_and(|count| count.checked_mul(2) == Some(self.numbers.len() as u64))
     }
 
-    pub(super) fn pieces(self) -> Vec<(u64, u64)> {
+    pub(super) fn pieces(self) -> Pieces {
         self.numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()
     }
 }

@@ -7,6 +7,7 @@ mod control;
 mod dag;
 mod exchange;
 mod image;
+mod layer;
 mod store;
 
 /// A reader that is fuzzed.
@@ -19,7 +20,7 @@ pub struct Parser {
 }
 
 /// All of them. A target without an entry here, or the other way round, fails a test.
-pub const PARSERS: [Parser; 10] = [
+pub const PARSERS: [Parser; 11] = [
     Parser { name: "cid", run: dag::cid },
     Parser { name: "dag_node", run: dag::node },
     Parser { name: "dag_walk", run: dag::walk },
@@ -28,6 +29,7 @@ pub const PARSERS: [Parser; 10] = [
     Parser { name: "store_pack", run: store::pack },
     Parser { name: "image_document", run: image::document },
     Parser { name: "image_archive", run: image::archive },
+    Parser { name: "layer", run: layer::layer },
     Parser { name: "reference", run: image::reference },
     Parser { name: "control_message", run: control::message },
 ];

@@ -3,10 +3,11 @@
 //! ```text
 //! cargo build --release -p shipfs -p shipfs-tests && target/release/bench [--dir DIR] [--mib N] [--rounds N] [SECTION...]
 //! ```
-//! Sections: `push index stream pull latency start memory`. Rounds of a program and its yardstick alternate, and the
+//! Sections: `push index stream pull latency start memory unpack`. Rounds of a program and its yardstick alternate, and the
 //! ratio is the median of the rounds' own ratios: machines are noisy, and disks more so. Not a test: it prints.
 
 mod stream;
+mod unpack;
 mod yardstick;
 
 use shipfs_tests::image;
@@ -328,7 +329,7 @@ fn main() {
     let bench = Bench { folder, mib, rounds };
     // Another size than last time needs another image.
     let _ = std::fs::remove_dir_all(bench.path("layout"));
-    let sections = ["push", "index", "stream", "latency", "pull", "start", "memory"];
+    let sections = ["push", "index", "stream", "latency", "pull", "start", "memory", "unpack"];
     let chosen = if arguments.is_empty() { sections.map(str::to_owned).to_vec() } else { arguments };
     say(&format!("{} MiB, {} rounds, {}", bench.mib, bench.rounds, bench.folder.display()));
     for section in &chosen {
@@ -340,6 +341,7 @@ fn main() {
             "pull" => bench.pull(),
             "start" => bench.start(),
             "memory" => bench.memory(),
+            "unpack" => bench.unpack(),
             other => say(&format!("no section `{other}`, there are: {}", sections.join(" "))),
         }
     }
