@@ -150,6 +150,22 @@ fn who_says_have_after_the_block_came_is_a_holder() {
     assert_eq!(bench.outstanding(&peers[0]) + bench.outstanding(&peers[1]), 6);
 }
 
+/// The root of a large file is small, and a small block is sent in place of HAVE: the second to send it used to count as
+/// one that sends what came already, and all of the file came from the first.
+#[test]
+fn who_sends_the_small_root_instead_of_have_is_a_holder() {
+    let peers = peers(2);
+    let root = Block::dag_pb(Bytes::from_static(b"a small root"));
+    let mut bench = Bench::new(&peers);
+    bench.prove(&peers[..1]);
+    bench.session = bench.open();
+    bench.want(std::slice::from_ref(&root));
+    assert_eq!(bench.probed(&peers[1]), [*root.cid()]);
+    assert_eq!(bench.deliver(peers[0], &root), Arrival::Wanted);
+    assert_eq!(bench.deliver(peers[1], &root), Arrival::Duplicate);
+    assert_eq!(bench.schedule.holders(bench.session), 2);
+}
+
 #[test]
 fn a_window_bounds_what_one_peer_is_asked_for() {
     let (peers, blocks) = (peers(2), blocks(200));
