@@ -225,9 +225,8 @@ impl Schedule {
 
     /// A peer has a block: it holds what the sessions want that asked for it, or searched by it.
     fn has(&mut self, peer: PeerId, hash: &Hash, now: Instant) {
-        if !self.sources.contains_key(&peer) {
-            return;
-        }
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        source.has(hash);
         let mut news = false;
         let wanted = self.wants.get(hash).map_or(&[][..], |wanted| &wanted.sessions);
         for (id, session) in &mut self.sessions {
