@@ -7,7 +7,7 @@ mod hostile;
 
 use futures::future::join_all;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
-use hostile::child::ChildNode;
+use hostile::child::{ChildNode, ChildPuller};
 use hostile::link::{Link, port_of};
 use hostile::peer::{Bare, Looks, V1_0, V1_1};
 use hostile::{
@@ -39,6 +39,13 @@ const MAX_GROWTH: usize = 400 << 20;
 #[ignore = "a process that other tests start"]
 async fn a_child_that_serves() {
     hostile::child::run().await;
+}
+
+/// The body of another.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a process that other tests start"]
+async fn a_child_that_fetches() {
+    hostile::child::run_pull().await;
 }
 
 #[expect(clippy::print_stdout, reason = "figures that are worth a look, and are no condition")]
@@ -186,6 +193,69 @@ async fn c9_one_honest_holder_of_ten_is_enough() {
     let wasted: usize = asked[..9].iter().sum();
     assert!(wasted < 120, "those that misbehave were asked {wasted} times: {asked:?}");
     assert!(bad < Duration::from_secs(30), "{bad:?}");
+}
+
+/// Eighteen of twenty holders misbehave, in every way there is. What it costs beside the two honest ones alone is printed;
+/// what lies on disk in the end is the file and nothing else, and the memory of the process stays small.
+#[tokio::test(flavor = "multi_thread")]
+async fn c9_two_honest_holders_of_twenty_are_enough_for_a_large_file() {
+    const MAX_RESIDENT: usize = 128 << 20;
+    let file = File::new(112 << 20, 14);
+    let run = async |manners: &[Manner]| {
+        let mut child = ChildPuller::start(&file);
+        let starts = manners.iter().map(|manner| hold_started(&child.address, &file, *manner));
+        let holders = join_all(starts).await;
+        let (took, peak) = tokio::task::block_in_place(|| child.fetch());
+        let left = files_in(child.directory.path());
+        let kept: Vec<_> = left.iter().filter(|(name, _)| name.contains("blobs/") || name.contains("partial/")).collect();
+        assert!(matches!(kept[..], [(_, size)] if *size == file.expected.size), "{left:?}");
+        let path = child.directory.path().join(&kept[0].0);
+        assert!(std::fs::read(path).expect("it is there") == file.bytes, "the file differs");
+        (took, peak, holders.iter().map(|holder| holder.served()).collect::<Vec<_>>())
+    };
+    let mut manners = vec![Manner::Honest; 2];
+    let (honest, _, _) = run(&manners).await;
+    let bad = [
+        Manner::Stalls,
+        Manner::FlipFlops,
+        Manner::Drips,
+        Manner::Garbage,
+        Manner::Unasked,
+        Manner::Replays,
+        Manner::ClosesMidBlock,
+        Manner::Oversized,
+        Manner::Vanishes(3),
+    ];
+    manners.extend(bad.iter().chain(&bad));
+    let (took, peak, asked) = run(&manners).await;
+    show(format_args!(
+        "112 MiB from two honest holders {honest:?}, with eighteen others beside them {took:?}, {:.2} times that; at most {} \
+         MiB of memory; asked {asked:?}",
+        took.as_secs_f64() / honest.as_secs_f64(),
+        peak >> 20
+    ));
+    assert!(peak <= MAX_RESIDENT, "{peak} bytes");
+    assert!(took < honest * 4 + Duration::from_secs(5), "{took:?}, {honest:?}");
+}
+
+async fn hold_started(address: &str, file: &File, manner: Manner) -> hostile::Holder {
+    hold(Bare::start().await, address, file, manner).await
+}
+
+/// What a peer is late with and another has delivered is taken back from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn c9_what_another_has_delivered_is_taken_back() {
+    let here = directory();
+    let (node, address) = node(&here, PATIENCE).await;
+    let file = File::new(8 << 20, 15);
+    let silent_one = hold(Bare::start().await, &address, &file, Manner::Stalls).await;
+    let _honest = hold(Bare::start().await, &address, &file, Manner::Honest).await;
+    file.arrives_at(&node).await;
+    let end = Instant::now() + PATIENCE;
+    while silent_one.cancelled() * 2 < silent_one.served() {
+        assert!(Instant::now() < end, "{} of {} were taken back", silent_one.cancelled(), silent_one.served());
+        tokio::task::yield_now().await;
+    }
 }
 
 /// The only holder closes the connection every few blocks and comes back.
