@@ -17,6 +17,7 @@ use hostile::{
 use libp2p::swarm::SwarmEvent;
 use libp2p::{StreamProtocol, SwarmBuilder, noise, tcp, yamux};
 use shipfs_node::block::{Block, MAX_BLOCK_BYTES, cid_of};
+use shipfs_node::config::Limits;
 use shipfs_node::exchange::bitswap::Exchange;
 use shipfs_node::exchange::bitswap::behaviour::Behaviour;
 use shipfs_node::exchange::bitswap::wire::{self, MAX_MESSAGE_BYTES, Want};
@@ -207,7 +208,8 @@ async fn c9_two_honest_holders_of_twenty_are_enough_for_a_large_file() {
         let holders = join_all(starts).await;
         let (took, peak) = tokio::task::block_in_place(|| child.fetch());
         let left = files_in(child.directory.path());
-        let kept: Vec<_> = left.iter().filter(|(name, _)| name.contains("blobs/") || name.contains("partial/")).collect();
+        let kept: Vec<_> =
+            left.iter().filter(|(name, _)| name.contains("blobs/") || name.contains("partial/")).collect();
         assert!(matches!(kept[..], [(_, size)] if *size == file.expected.size), "{left:?}");
         let path = child.directory.path().join(&kept[0].0);
         assert!(std::fs::read(path).expect("it is there") == file.bytes, "the file differs");
@@ -583,7 +585,8 @@ async fn a_connection_without_use_ends_though_its_streams_are_open() {
     let _stop = token.clone().drop_guard();
     let start = |store| {
         let tasks = TaskTracker::new();
-        let (exchange, signals) = Exchange::new(store, tokio::runtime::Handle::current(), tasks, token.clone());
+        let (exchange, signals) =
+            Exchange::new(store, tokio::runtime::Handle::current(), tasks, token.clone(), &Limits::default());
         let swarm = SwarmBuilder::with_new_identity()
             .with_tokio()
             .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)

@@ -45,8 +45,7 @@ fn round(bench: &Bench, ours: &Ours, kubo: &Kubo, kubo_address: &str) -> Option<
         program::run(&mut bench.pull_command(&target, kubo_address, &ours.root));
     });
     let fetching = puller(&ours.address)?;
-    let given =
-        cost(&[ours.daemon.id(), fetching.id()], || drop(fetching.ipfs(&["pin", "add", &ours.layer])));
+    let given = cost(&[ours.daemon.id(), fetching.id()], || drop(fetching.ipfs(&["pin", "add", &ours.layer])));
     Some([same, theirs, taken, given])
 }
 
