@@ -7,7 +7,7 @@ mod hostile;
 
 use futures::future::join_all;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
-use hostile::child::ChildNode;
+use hostile::child::{ChildNode, ChildPuller};
 use hostile::link::{Link, port_of};
 use hostile::peer::{Bare, Looks, V1_0, V1_1};
 use hostile::{
@@ -17,6 +17,7 @@ use hostile::{
 use libp2p::swarm::SwarmEvent;
 use libp2p::{StreamProtocol, SwarmBuilder, noise, tcp, yamux};
 use shipfs_node::block::{Block, MAX_BLOCK_BYTES, cid_of};
+use shipfs_node::config::Limits;
 use shipfs_node::exchange::bitswap::Exchange;
 use shipfs_node::exchange::bitswap::behaviour::Behaviour;
 use shipfs_node::exchange::bitswap::wire::{self, MAX_MESSAGE_BYTES, Want};
@@ -39,6 +40,13 @@ const MAX_GROWTH: usize = 400 << 20;
 #[ignore = "a process that other tests start"]
 async fn a_child_that_serves() {
     hostile::child::run().await;
+}
+
+/// The body of another.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a process that other tests start"]
+async fn a_child_that_fetches() {
+    hostile::child::run_pull().await;
 }
 
 #[expect(clippy::print_stdout, reason = "figures that are worth a look, and are no condition")]
@@ -186,6 +194,70 @@ async fn c9_one_honest_holder_of_ten_is_enough() {
     let wasted: usize = asked[..9].iter().sum();
     assert!(wasted < 120, "those that misbehave were asked {wasted} times: {asked:?}");
     assert!(bad < Duration::from_secs(30), "{bad:?}");
+}
+
+/// Eighteen of twenty holders misbehave, in every way there is. What it costs beside the two honest ones alone is printed;
+/// what lies on disk in the end is the file and nothing else, and the memory of the process stays small.
+#[tokio::test(flavor = "multi_thread")]
+async fn c9_two_honest_holders_of_twenty_are_enough_for_a_large_file() {
+    const MAX_RESIDENT: usize = 128 << 20;
+    let file = File::new(112 << 20, 14);
+    let run = async |manners: &[Manner]| {
+        let mut child = ChildPuller::start(&file);
+        let starts = manners.iter().map(|manner| hold_started(&child.address, &file, *manner));
+        let holders = join_all(starts).await;
+        let (took, peak) = tokio::task::block_in_place(|| child.fetch());
+        let left = files_in(child.directory.path());
+        let kept: Vec<_> =
+            left.iter().filter(|(name, _)| name.contains("blobs/") || name.contains("partial/")).collect();
+        assert!(matches!(kept[..], [(_, size)] if *size == file.expected.size), "{left:?}");
+        let path = child.directory.path().join(&kept[0].0);
+        assert!(std::fs::read(path).expect("it is there") == file.bytes, "the file differs");
+        (took, peak, holders.iter().map(|holder| holder.served()).collect::<Vec<_>>())
+    };
+    let mut manners = vec![Manner::Honest; 2];
+    let (honest, _, _) = run(&manners).await;
+    let bad = [
+        Manner::Stalls,
+        Manner::FlipFlops,
+        Manner::Drips,
+        Manner::Garbage,
+        Manner::Unasked,
+        Manner::Replays,
+        Manner::ClosesMidBlock,
+        Manner::Oversized,
+        Manner::Vanishes(3),
+    ];
+    manners.extend(bad.iter().chain(&bad));
+    let (took, peak, asked) = run(&manners).await;
+    show(format_args!(
+        "112 MiB from two honest holders {honest:?}, with eighteen others beside them {took:?}, {:.2} times that; at most {} \
+         MiB of memory; asked {asked:?}",
+        took.as_secs_f64() / honest.as_secs_f64(),
+        peak >> 20
+    ));
+    assert!(peak <= MAX_RESIDENT, "{peak} bytes");
+    assert!(took < honest * 4 + Duration::from_secs(5), "{took:?}, {honest:?}");
+}
+
+async fn hold_started(address: &str, file: &File, manner: Manner) -> hostile::Holder {
+    hold(Bare::start().await, address, file, manner).await
+}
+
+/// What a peer is late with and another has delivered is taken back from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn c9_what_another_has_delivered_is_taken_back() {
+    let here = directory();
+    let (node, address) = node(&here, PATIENCE).await;
+    let file = File::new(8 << 20, 15);
+    let silent_one = hold(Bare::start().await, &address, &file, Manner::Stalls).await;
+    let _honest = hold(Bare::start().await, &address, &file, Manner::Honest).await;
+    file.arrives_at(&node).await;
+    let end = Instant::now() + PATIENCE;
+    while silent_one.cancelled() * 2 < silent_one.served() {
+        assert!(Instant::now() < end, "{} of {} were taken back", silent_one.cancelled(), silent_one.served());
+        tokio::task::yield_now().await;
+    }
 }
 
 /// The only holder closes the connection every few blocks and comes back.
@@ -487,6 +559,49 @@ async fn c11_d12_what_a_peer_says_of_itself_is_cut_and_shown_as_text() {
     file.arrives_at(&node).await;
 }
 
+/// Twenty identities announce a file that none of them has, until a search finds nobody else. Whoever is also reached in
+/// another way delivers it; and where nobody is, the error says how many were asked, and that none had it.
+#[tokio::test(flavor = "multi_thread")]
+async fn c13_announcements_of_sybils_hide_no_holder_that_is_known_otherwise() {
+    const SYBILS: usize = 20;
+    let (hub_folder, honest_folder) = (directory(), directory());
+    let (_hub, hub) = node(&hub_folder, PATIENCE).await;
+    let file = File::new(3 << 20, 16);
+    let sybil = || async {
+        let folder = directory();
+        let (node, _) = node(&folder, PATIENCE).await;
+        node.connect(hub.parse().expect("an address")).await.expect("connects");
+        node.serve(true).await.expect("serves");
+        node.provide(&file.root).await.expect("announced");
+        (node, folder)
+    };
+    let mut sybils = Vec::new();
+    for _ in 0..SYBILS {
+        sybils.push(sybil().await);
+    }
+    let (honest, address) = node(&honest_folder, PATIENCE).await;
+    honest.serve(true).await.expect("serves");
+    add(&honest, &file).await;
+    let victim = async |known: &[&str], patience| {
+        let folder = directory();
+        let (node, _) = node(&folder, patience).await;
+        for address in known {
+            node.connect(address.parse().expect("an address")).await.expect("connects");
+        }
+        (node, folder)
+    };
+    let (eclipsed, _folder) = victim(&[&hub], Duration::from_secs(4)).await;
+    let end = Instant::now() + PATIENCE;
+    while eclipsed.find_providers(&file.root).await.expect("asked").len() < 8 {
+        assert!(Instant::now() < end, "the announcements are not found");
+    }
+    let got = eclipsed.get(&file.root, Some(file.expected), 0, &eclipsed.lease(), &silent).await;
+    let Err(FetchError::Unavailable { asked, holders, .. }) = &got else { panic!("{got:?}") };
+    assert!(*asked >= 8 && holders.is_empty(), "{got:?}");
+    let (known_otherwise, _folder) = victim(&[&hub, &address], PATIENCE).await;
+    file.arrives_at(&known_otherwise).await;
+}
+
 /// Every fetch holds a thread while it waits, and so does the hashing of what it waits for: were there a thread for each
 /// fetch and none for hashing, all would wait for ever.
 #[tokio::test(flavor = "multi_thread")]
@@ -513,7 +628,8 @@ async fn a_connection_without_use_ends_though_its_streams_are_open() {
     let _stop = token.clone().drop_guard();
     let start = |store| {
         let tasks = TaskTracker::new();
-        let (exchange, signals) = Exchange::new(store, tokio::runtime::Handle::current(), tasks, token.clone());
+        let (exchange, signals) =
+            Exchange::new(store, tokio::runtime::Handle::current(), tasks, token.clone(), &Limits::default());
         let swarm = SwarmBuilder::with_new_identity()
             .with_tokio()
             .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
@@ -533,13 +649,18 @@ async fn a_connection_without_use_ends_though_its_streams_are_open() {
             break address;
         }
     };
-    here.dial(address).expect("dials");
+    here.dial(address.clone()).expect("dials");
     let mut session = fetching.session();
     session.want(file.cids());
-    let driving = async move {
+    let all_came = std::cell::Cell::new(false);
+    let driving = async {
         loop {
             if let SwarmEvent::ConnectionClosed { .. } = here.select_next_some().await {
-                return;
+                if all_came.get() {
+                    return;
+                }
+                // Half a second is short on a busy machine: it ended before it was used.
+                here.dial(address.clone()).expect("dials");
             }
         }
     };
@@ -552,6 +673,7 @@ async fn a_connection_without_use_ends_though_its_streams_are_open() {
         for _ in 0..file.blocks.len() {
             session.next(PATIENCE).await.expect("delivered");
         }
+        all_came.set(true);
         // The session stays, and so do the streams; nothing is wanted any more.
         std::future::pending::<()>().await;
     };

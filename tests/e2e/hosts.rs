@@ -8,54 +8,60 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 /// Longest time that anything in here may take: these tests are about what happens, not about when.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// What a link carries besides blocks (headers, TLS, wants, mDNS, acknowledgements), in parts of a hundred of the blocks.
 const OVERHEAD_PERCENT: u64 = 8;
 
 /// Hosts on a link, with a repository each.
-struct Hosts {
-    lan: Lan,
-    folder: tempfile::TempDir,
+pub(crate) struct Hosts {
+    pub(crate) lan: Lan,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Hosts {
-    fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self { lan: Lan::new(count), folder: tempfile::tempdir().expect("a directory") }
     }
 
-    fn repository(&self, host: usize) -> PathBuf {
+    pub(crate) fn repository(&self, host: usize) -> PathBuf {
         self.folder.path().join(format!("host{host}"))
     }
 
-    fn on(&self, host: usize, arguments: &[&str]) -> Command {
+    pub(crate) fn on(&self, host: usize, arguments: &[&str]) -> Command {
         let mut command = self.lan.shipfs(host, &self.repository(host));
         command.args(arguments);
         command
     }
 
     /// Pushes an image of layers of these sizes on a host, without a network; its CID.
-    fn push(&self, host: usize, layers: &[u64]) -> String {
+    pub(crate) fn push(&self, host: usize, layers: &[u64]) -> String {
         let layout = self.folder.path().join("layout");
         image::layout(&layout, layers, 3).expect("written");
         let source = format!("oci:{}", layout.display());
         program::run(&mut self.on(host, &["--offline", "--quiet", "push", &source])).trim().to_owned()
     }
 
-    fn daemon(&self, host: usize) -> Running {
+    pub(crate) fn daemon(&self, host: usize) -> Running {
         Running::start(&mut self.on(host, &["daemon"]), "ready").expect("it serves").0
     }
 
     /// Starts a pull that says what happens.
-    fn pull(&self, host: usize, cid: &str) -> Pull {
+    pub(crate) fn pull(&self, host: usize, cid: &str) -> Pull {
+        self.pull_with(host, cid, &[])
+    }
+
+    /// The same, with options.
+    pub(crate) fn pull_with(&self, host: usize, cid: &str, options: &[&str]) -> Pull {
         let start = Instant::now();
-        let running = Running::spawn(&mut self.on(host, &["--json", "pull", cid])).expect("it starts");
+        let arguments = [&["--json"][..], options, &["pull", cid]].concat();
+        let running = Running::spawn(&mut self.on(host, &arguments)).expect("it starts");
         Pull { running, start, blobs: HashMap::new() }
     }
 
     /// Bytes of blocks that the daemon of a host has received, and sent.
-    fn exchanged(&self, host: usize) -> (u64, u64) {
+    pub(crate) fn exchanged(&self, host: usize) -> (u64, u64) {
         let peers = program::run(&mut self.on(host, &["--json", "peers"]));
         let peers: serde_json::Value = serde_json::from_str(&peers).expect("JSON");
         let sum = |field: &str| {
@@ -65,26 +71,26 @@ impl Hosts {
     }
 
     /// Asserts that a host has every blob of another, byte for byte.
-    fn assert_same(&self, host: usize, other: usize) {
+    pub(crate) fn assert_same(&self, host: usize, other: usize) {
         let blobs = |host| image::check_blobs(&self.repository(host)).expect("every blob is what its name says");
         assert_eq!(blobs(host), blobs(other));
     }
 
-    fn received(&self, host: usize) -> u64 {
+    pub(crate) fn received(&self, host: usize) -> u64 {
         self.lan.traffic(host).received
     }
 }
 
 /// A pull that is watched.
-struct Pull {
-    running: Running,
-    start: Instant,
+pub(crate) struct Pull {
+    pub(crate) running: Running,
+    pub(crate) start: Instant,
     blobs: HashMap<String, u64>,
 }
 
 impl Pull {
     /// Waits until this many bytes are there, as it says; `None` when it ended before.
-    fn until(&mut self, bytes: u64) -> Option<Duration> {
+    pub(crate) fn until(&mut self, bytes: u64) -> Option<Duration> {
         while let Some(line) = self.running.line(self.start + PATIENCE).expect("it goes on") {
             let event = serde_json::from_str(&line).unwrap_or(serde_json::Value::Null);
             if let (Some(digest), Some(bytes)) = (event["digest"].as_str(), event["bytes"].as_u64()) {
@@ -98,12 +104,12 @@ impl Pull {
     }
 
     /// Waits until it ends by itself: whether it succeeded, what it said, how long it took.
-    fn end(self) -> (bool, String, Duration) {
+    pub(crate) fn end(self) -> (bool, String, Duration) {
         let (status, said) = self.running.end(self.start + PATIENCE).expect("it ends");
         (status.success(), said, self.start.elapsed())
     }
 
-    fn succeed(self) -> Duration {
+    pub(crate) fn succeed(self) -> Duration {
         let (succeeded, said, took) = self.end();
         assert!(succeeded, "{said}");
         took
@@ -129,7 +135,7 @@ fn assert_once(received: u64, size: u64, extra: u64) {
 }
 
 #[expect(clippy::print_stderr, reason = "figures are for whoever runs the test, and no reason to fail it")]
-fn report(what: &str) {
+pub(crate) fn report(what: &str) {
     eprintln!("{what}");
 }
 

@@ -13,6 +13,7 @@ mod registry;
 mod relay;
 mod repository;
 mod run;
+mod swarm;
 mod tidy;
 mod unpack;
 mod unpack_archives;

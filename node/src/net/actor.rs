@@ -7,7 +7,7 @@ use super::behaviour::{Behaviour, BehaviourEvent};
 use super::known::{self, Known, Link};
 use super::listening::{Listened, Listening};
 use super::{NetError, PeerInfo, peer_in};
-use crate::config::NetworkConfig;
+use crate::config::{Limits, NetworkConfig};
 use crate::exchange::bitswap::{Exchange, Signal};
 use cid::Cid;
 use futures::StreamExt as _;
@@ -53,6 +53,7 @@ pub(super) struct Actor {
     commands: mpsc::Receiver<Command>,
     signals: mpsc::Receiver<Signal>,
     named: Vec<Multiaddr>,
+    limits: Limits,
     connected: HashMap<PeerId, Known>,
     /// Dials of peers that were found on the link.
     found_dials: HashSet<ConnectionId>,
@@ -81,6 +82,7 @@ impl Actor {
             commands,
             signals,
             named: config.peers.clone(),
+            limits: config.limits.clone(),
             connected: HashMap::new(),
             found_dials: HashSet::new(),
             dials: HashMap::new(),
@@ -284,7 +286,7 @@ impl Actor {
                 request: kad::InboundRequest::AddProvider { record: Some(record) },
             })) => {
                 let known = self.connected.get_mut(&record.provider);
-                if let Some(record) = known.and_then(|known| known.admit_record(record))
+                if let Some(record) = known.and_then(|known| known.admit_record(record, &self.limits))
                     && let Err(error) = self.swarm.behaviour_mut().kad.store_mut().add_provider(record)
                 {
                     tracing::debug!(%error, "a provider record is not kept");
@@ -334,7 +336,7 @@ impl Actor {
         known.set_agent(&info.agent_version);
         let kad = &mut self.swarm.behaviour_mut().kad;
         if info.protocols.iter().any(|protocol| kad.protocol_names().contains(protocol)) {
-            for address in known.admit_addresses(info.listen_addrs) {
+            for address in known.admit_addresses(info.listen_addrs, &self.limits) {
                 kad.add_address(&peer, address);
             }
             // It says so again every few minutes.

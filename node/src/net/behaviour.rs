@@ -18,22 +18,6 @@ const IDENTIFY_PROTOCOL: &str = "ipfs/0.1.0";
 /// On private addresses Kubo speaks only this one.
 const LAN_KAD: StreamProtocol = StreamProtocol::new("/ipfs/lan/kad/1.0.0");
 
-/// Connections in all. With those that are still shaking hands and the store's files, well below the usual 1024 file
-/// descriptors.
-const MAX_CONNECTIONS: u32 = 448;
-/// Connections that others opened: a LAN of three hundred hosts that all fetch from this one. The rest is for those
-/// that this node opens, which nobody else can use up.
-const MAX_INBOUND: u32 = 384;
-/// Connections from elsewhere that are still shaking hands.
-const MAX_HALF_OPEN: u32 = 128;
-/// Connections of this node's own that are still shaking hands.
-const MAX_DIALS: u32 = 64;
-/// Connections with one peer: both ends may dial at once, and one may be left from before a break.
-const MAX_PER_PEER: u32 = 4;
-/// New inbound connections are refused while this process holds more memory than this, in bytes.
-const MAX_PROCESS_BYTES: usize = 1 << 30;
-/// Provider records kept for others and for ourselves: entities, not blocks, so thousands of images.
-const MAX_RECORDS: usize = 64 << 10;
 /// How often peers that this node is connected to are pinged.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// How long an answer may take.
@@ -56,12 +40,13 @@ pub(super) struct Behaviour {
 impl Behaviour {
     pub(super) fn new(identity: &Keypair, exchange: Exchange, config: &NetworkConfig) -> std::io::Result<Self> {
         let me = identity.public().to_peer_id();
+        let bounds = &config.limits;
         let limits = ConnectionLimits::default()
-            .with_max_established(Some(MAX_CONNECTIONS))
-            .with_max_established_incoming(Some(MAX_INBOUND))
-            .with_max_established_per_peer(Some(MAX_PER_PEER))
-            .with_max_pending_incoming(Some(MAX_HALF_OPEN))
-            .with_max_pending_outgoing(Some(MAX_DIALS));
+            .with_max_established(Some(bounds.connections))
+            .with_max_established_incoming(Some(bounds.inbound_connections))
+            .with_max_established_per_peer(Some(bounds.connections_per_peer))
+            .with_max_pending_incoming(Some(bounds.half_open))
+            .with_max_pending_outgoing(Some(bounds.dials));
         let mut limits = connection_limits::Behaviour::new(limits);
         for peer in config.peers.iter().filter_map(peer_in) {
             limits.bypass_peer_id(&peer);
@@ -69,7 +54,7 @@ impl Behaviour {
         let mut kad_config = kad::Config::new(LAN_KAD);
         kad_config.set_periodic_bootstrap_interval(None);
         let records = MemoryStoreConfig {
-            max_provided_keys: MAX_RECORDS,
+            max_provided_keys: bounds.provider_records,
             // Nothing but providers is kept for others: values could be 64 KiB each.
             max_records: 0,
             ..MemoryStoreConfig::default()
@@ -84,8 +69,8 @@ impl Behaviour {
             .transpose()?;
         Ok(Self {
             limits,
-            hosts: hosts::Behaviour::default(),
-            memory: memory_connection_limits::Behaviour::with_max_bytes(MAX_PROCESS_BYTES),
+            hosts: hosts::Behaviour::new(bounds),
+            memory: memory_connection_limits::Behaviour::with_max_bytes(bounds.process_bytes),
             banned: allow_block_list::Behaviour::default(),
             bitswap: bitswap::Behaviour::new(exchange),
             identify: identify::Behaviour::new(

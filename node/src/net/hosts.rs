@@ -1,8 +1,9 @@
 //! Limits on inbound connections by the host they come from: one machine must not use up what is there for all.
 //!
-//! Peers make identities for nothing, so a limit on a peer stops nobody; addresses on a link are dearer. Imports libp2p
-//! alone. It never closes a connection, it refuses new ones.
+//! Peers make identities for nothing, so a limit on a peer stops nobody; addresses on a link are dearer. Imports libp2p and
+//! the limits of the configuration. It never closes a connection, it refuses new ones.
 
+use crate::config::Limits;
 use libp2p::PeerId;
 use libp2p::core::transport::PortUse;
 use libp2p::core::{Endpoint, Multiaddr, multiaddr::Protocol};
@@ -15,12 +16,6 @@ use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr};
 use std::task::{Context, Poll};
 
-/// Inbound connections of one host that are still shaking hands.
-const MAX_HALF_OPEN: usize = 64;
-/// Inbound connections of one host in all: a host with a hundred containers behind one address, and a third of what a
-/// node takes.
-const MAX_ESTABLISHED: usize = 128;
-
 /// Why a connection is refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{count} connections from {host} are open already, no more are taken")]
@@ -30,10 +25,22 @@ pub(super) struct TooMany {
 }
 
 /// The behaviour.
-#[derive(Default)]
 pub(super) struct Behaviour {
+    max_half_open: usize,
+    max_established: usize,
     half_open: HashMap<ConnectionId, IpAddr>,
     established: HashMap<ConnectionId, IpAddr>,
+}
+
+impl Behaviour {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            max_half_open: limits.half_open_per_host,
+            max_established: limits.connections_per_host,
+            half_open: HashMap::new(),
+            established: HashMap::new(),
+        }
+    }
 }
 
 /// The address that stands for a host: of IPv6 its network, in which a host gives itself as many as it likes.
@@ -64,7 +71,7 @@ impl NetworkBehaviour for Behaviour {
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         let Some(host) = host_of(remote) else { return Ok(()) };
-        admit(&self.half_open, host, MAX_HALF_OPEN)?;
+        admit(&self.half_open, host, self.max_half_open)?;
         self.half_open.insert(connection, host);
         Ok(())
     }
@@ -78,7 +85,7 @@ impl NetworkBehaviour for Behaviour {
     ) -> Result<THandler<Self>, ConnectionDenied> {
         self.half_open.remove(&connection);
         if let Some(host) = host_of(remote) {
-            admit(&self.established, host, MAX_ESTABLISHED)?;
+            admit(&self.established, host, self.max_established)?;
             self.established.insert(connection, host);
         }
         Ok(dummy::ConnectionHandler)
@@ -138,9 +145,9 @@ mod tests {
 
     #[test]
     fn c11_one_host_cannot_keep_the_door_busy() {
-        let mut hosts = Behaviour::default();
-        let knocks = (0..MAX_HALF_OPEN * 2).filter(|n| knock(&mut hosts, *n, "/ip4/10.0.0.66/tcp/9")).count();
-        assert_eq!(knocks, MAX_HALF_OPEN);
+        let mut hosts = Behaviour::new(&Limits::default());
+        let knocks = (0..hosts.max_half_open * 2).filter(|n| knock(&mut hosts, *n, "/ip4/10.0.0.66/tcp/9")).count();
+        assert_eq!(knocks, hosts.max_half_open);
         assert!(knock(&mut hosts, 1000, "/ip4/10.0.0.7/tcp/9"));
         // One that gets through the door, or gives up, makes room.
         assert!(enter(&mut hosts, 0, "/ip4/10.0.0.66/tcp/9"));
@@ -150,10 +157,10 @@ mod tests {
 
     #[test]
     fn c11_identities_and_addresses_of_one_host_count_together() {
-        let mut hosts = Behaviour::default();
+        let mut hosts = Behaviour::new(&Limits::default());
         let from = |n: usize| format!("/ip6/2001:db8:0:7::{n:x}/tcp/9");
-        let entered = (0..MAX_ESTABLISHED * 2).filter(|n| enter(&mut hosts, *n, &from(*n))).count();
-        assert_eq!(entered, MAX_ESTABLISHED);
+        let entered = (0..hosts.max_established * 2).filter(|n| enter(&mut hosts, *n, &from(*n))).count();
+        assert_eq!(entered, hosts.max_established);
         assert!(enter(&mut hosts, 1000, "/ip6/2001:db8:0:8::1/tcp/9"));
         assert!(enter(&mut hosts, 1001, "/ip6/::ffff:10.0.0.7/tcp/9"));
         assert_eq!(host_of(&address("/ip6/::ffff:10.0.0.7/tcp/9")), host_of(&address("/ip4/10.0.0.7/tcp/1")));

@@ -1,19 +1,17 @@
 //! What is known of a connected peer, and what it may make us keep.
 //!
-//! Everything here is foreign text and foreign claims: bounded, and fit to be shown. Imports libp2p alone.
+//! Everything here is foreign text and foreign claims: bounded, and fit to be shown. Imports libp2p and the limits of the
+//! configuration.
 
+use crate::config::Limits;
 use libp2p::identity::{KeyType, PublicKey};
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, kad};
 
 /// Longest agent name kept, in bytes.
 const MAX_AGENT_BYTES: usize = 128;
-/// Addresses of one peer that the routing table gets, as long as it is connected: it may announce others all day.
-const MAX_ADDRESSES: usize = 32;
 /// Addresses kept with a provider record. A peer has a few for each of its interfaces.
 const MAX_RECORD_ADDRESSES: usize = 8;
-/// Provider records taken from one peer while it is connected: a quarter of all that are kept.
-const MAX_PROVIDED: usize = 16 << 10;
 /// Longest encoding of a public RSA key, in bytes: 4096 bits take 550. Longer keys cost time at every handshake.
 const MAX_RSA_BYTES: usize = 600;
 /// Pings in a row that may go unanswered, with nothing else coming or going, before a connection counts as dead.
@@ -67,17 +65,22 @@ impl Known {
     }
 
     /// Of the addresses that the peer announces, those that may be kept.
-    pub(super) fn admit_addresses(&mut self, announced: Vec<Multiaddr>) -> Vec<Multiaddr> {
-        let admitted: Vec<_> = announced.into_iter().take(MAX_ADDRESSES - self.addresses).collect();
+    pub(super) fn admit_addresses(&mut self, announced: Vec<Multiaddr>, limits: &Limits) -> Vec<Multiaddr> {
+        let room = limits.addresses_per_peer.saturating_sub(self.addresses);
+        let admitted: Vec<_> = announced.into_iter().take(room).collect();
         self.addresses += admitted.len();
         admitted
     }
 
     /// The provider record, with as much of it as may be kept.
-    pub(super) fn admit_record(&mut self, mut record: kad::ProviderRecord) -> Option<kad::ProviderRecord> {
+    pub(super) fn admit_record(
+        &mut self,
+        mut record: kad::ProviderRecord,
+        limits: &Limits,
+    ) -> Option<kad::ProviderRecord> {
         self.provided += 1;
         record.addresses.truncate(MAX_RECORD_ADDRESSES);
-        (self.provided <= MAX_PROVIDED).then_some(record)
+        (self.provided <= limits.provider_records_per_peer).then_some(record)
     }
 }
 
@@ -113,16 +116,17 @@ mod tests {
 
     #[test]
     fn c11_addresses_and_records_of_one_peer_come_to_an_end() {
-        let mut known = Known::default();
+        let (mut known, limits) = (Known::default(), Limits::default());
         let address = |n: usize| format!("/ip4/10.0.0.1/tcp/{n}").parse().expect("an address");
-        let kept: usize = (0..50).map(|n| known.admit_addresses(vec![address(n); 20]).len()).sum();
-        assert_eq!(kept, MAX_ADDRESSES);
+        let kept: usize = (0..50).map(|n| known.admit_addresses(vec![address(n); 20], &limits).len()).sum();
+        assert_eq!(kept, limits.addresses_per_peer);
         let record = |n: usize| {
             let key = kad::RecordKey::new(&n.to_le_bytes());
             kad::ProviderRecord::new(key, PeerId::random(), (0..500).map(address).collect())
         };
-        assert_eq!(known.admit_record(record(0)).expect("taken").addresses.len(), MAX_RECORD_ADDRESSES);
-        assert_eq!((1..20_000).filter(|n| known.admit_record(record(*n)).is_some()).count(), MAX_PROVIDED - 1);
+        assert_eq!(known.admit_record(record(0), &limits).expect("taken").addresses.len(), MAX_RECORD_ADDRESSES);
+        let admitted = (1..20_000).filter(|n| known.admit_record(record(*n), &limits).is_some()).count();
+        assert_eq!(admitted, limits.provider_records_per_peer - 1);
     }
 
     /// A handshake checks keys of up to 8192 bits; the identity that comes after it ends a connection with more than 4096.

@@ -213,7 +213,8 @@ impl Node {
         let (config, handle) = (config.clone(), self.runtime().handle().clone());
         // On the node's own runtime: sockets and timers belong to the one that polls them.
         let start = async move {
-            let (exchange, signals) = Exchange::new(Arc::new(store), handle, tasks.clone(), token.clone());
+            let (exchange, signals) =
+                Exchange::new(Arc::new(store), handle, tasks.clone(), token.clone(), &config.limits);
             let net = Net::start(&config, &identity, exchange.clone(), signals, &tasks, token.clone()).await?;
             let (provider, announcing) = Provider::new(net.clone());
             tasks.spawn(async move {

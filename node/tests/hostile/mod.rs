@@ -182,6 +182,8 @@ pub(crate) enum Manner {
     Drips,
     /// Other bytes than those of the block, [`GARBAGE_BLOCKS`] times.
     Garbage,
+    /// Blocks of the file, but others than those it is asked for.
+    Unasked,
     /// Each block three times.
     Replays,
     /// The head and a part of each block, then it closes the stream.
@@ -196,23 +198,26 @@ pub(crate) enum Manner {
 pub(crate) async fn hold(mut bare: Bare, address: &str, file: &File, manner: Manner) -> Holder {
     bare.dial(address).await.expect("connects");
     let served = Arc::new(AtomicUsize::new(0));
-    let (doors, file, counter) = (bare.opener(), file.clone(), served.clone());
+    let cancelled = Arc::new(AtomicUsize::new(0));
+    let (doors, file, counter, taken_back) = (bare.opener(), file.clone(), served.clone(), cancelled.clone());
     let address = address.to_owned();
     let task = tokio::spawn(async move {
         while let Some((peer, stream)) = bare.inbound.recv().await {
             let (doors, blocks, counter) = (doors.clone(), file.blocks.clone(), counter.clone());
-            let address = address.clone();
+            let (address, cancelled) = (address.clone(), taken_back.clone());
             tokio::spawn(async move {
-                let mut answering = Answering { doors, peer, out: None, blocks, served: counter, manner, address };
+                let mut answering =
+                    Answering { doors, peer, out: None, blocks, served: counter, cancelled, manner, address };
                 let _ = answering.answer(stream).await;
             });
         }
     });
-    Holder { served, task }
+    Holder { served, cancelled, task }
 }
 
 pub(crate) struct Holder {
     served: Arc<AtomicUsize>,
+    cancelled: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -220,6 +225,11 @@ impl Holder {
     /// Blocks it was asked for, or would have sent.
     pub(crate) fn served(&self) -> usize {
         self.served.load(Ordering::Relaxed)
+    }
+
+    /// Wants that were taken back.
+    pub(crate) fn cancelled(&self) -> usize {
+        self.cancelled.load(Ordering::Relaxed)
     }
 }
 
@@ -235,6 +245,7 @@ struct Answering {
     out: Option<Stream>,
     blocks: Arc<HashMap<Multihash<64>, Block>>,
     served: Arc<AtomicUsize>,
+    cancelled: Arc<AtomicUsize>,
     manner: Manner,
     address: String,
 }
@@ -243,7 +254,9 @@ impl Answering {
     async fn answer(&mut self, mut wants: Stream) -> Result<(), String> {
         while let Some(message) = read_message(&mut wants).await {
             for want in wire::decode(&message).map_err(|error| error.to_string())?.wants {
-                if !want.cancel {
+                if want.cancel {
+                    self.cancelled.fetch_add(1, Ordering::Relaxed);
+                } else {
                     self.answer_one(&want).await?;
                 }
             }
@@ -305,6 +318,10 @@ impl Answering {
                     self.send(&block_message(&block)).await?;
                 }
                 Ok(())
+            }
+            Manner::Unasked => {
+                let other = self.blocks.values().nth(served % self.blocks.len()).expect("it has some").clone();
+                self.send(&block_message(&other)).await
             }
             Manner::Replays => {
                 let message = block_message(&block);

@@ -19,11 +19,13 @@ use libp2p::swarm::{
 use libp2p::{PeerId, swarm::StreamUpgradeError};
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready as poll_ready};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Sleep;
 
 /// Most inbound Bitswap streams read at once on one connection. Kubo's message queue opens a handful; each holds one
 /// message in memory.
@@ -32,6 +34,9 @@ const MAX_INBOUND_STREAMS: usize = 32;
 const MAX_WAITING_OPENS: usize = 4;
 /// How long the negotiation of a stream may take. A LAN needs milliseconds; a far, busy peer a second or two.
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a connection that is in use is looked at again. The last block may be done with after the last byte came, and
+/// then nothing else tells the connection that it is idle.
+const USE_CHECK: Duration = Duration::from_secs(1);
 
 /// The revisions of the protocol that are spoken, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,6 +146,8 @@ impl Behaviour {
             opens,
             negotiating: VecDeque::new(),
             inbound: Arc::new(AtomicUsize::new(0)),
+            in_use: AtomicBool::new(false),
+            check: None,
         }
     }
 }
@@ -195,6 +202,23 @@ pub struct Handler {
     opens: mpsc::Receiver<OpenReply>,
     negotiating: VecDeque<OpenReply>,
     inbound: Arc<AtomicUsize>,
+    /// Whether the connection was in use when the swarm last asked.
+    in_use: AtomicBool,
+    check: Option<Pin<Box<Sleep>>>,
+}
+
+impl Handler {
+    /// Makes sure that the swarm asks again whether a connection in use still is.
+    fn poll_use(&mut self, context: &mut Context<'_>) {
+        if !self.in_use.load(Ordering::Relaxed) {
+            self.check = None;
+            return;
+        }
+        let check = self.check.get_or_insert_with(|| Box::pin(tokio::time::sleep(USE_CHECK)));
+        while check.as_mut().poll(context).is_ready() {
+            check.as_mut().reset(tokio::time::Instant::now() + USE_CHECK);
+        }
+    }
 }
 
 /// Counts a stream for as long as its reader lives.
@@ -219,7 +243,9 @@ impl ConnectionHandler for Handler {
     }
 
     fn connection_keep_alive(&self) -> bool {
-        self.exchange.is_busy_with(&self.peer)
+        let in_use = self.exchange.is_busy_with(&self.peer);
+        self.in_use.store(in_use, Ordering::Relaxed);
+        in_use
     }
 
     fn on_behaviour_event(&mut self, event: Infallible) {
@@ -230,6 +256,7 @@ impl ConnectionHandler for Handler {
         if let Some(opener) = self.opener.take() {
             self.exchange.connected(self.peer, self.connection, opener);
         }
+        self.poll_use(context);
         match poll_ready!(self.opens.poll_recv(context)) {
             Some(reply) => {
                 self.negotiating.push_back(reply);

@@ -5,7 +5,7 @@
 //! swarm. The swarm's task carries no data: each stream is read by a task of its own, hashing happens on blocking
 //! threads, and every queue between them is bounded.
 //!
-//! May import [`crate::block`] and the `Blockstore` seam of [`crate::store`]. It never dials, never writes to the
+//! May import [`crate::block`], the limits of [`crate::config`] and the `Blockstore` seam of [`crate::store`]. It never dials, never writes to the
 //! store, and never hands out bytes that were not hashed.
 
 pub mod behaviour;
@@ -16,6 +16,7 @@ mod serve;
 pub mod session;
 pub mod wire;
 
+use crate::config::Limits;
 use crate::store::Blockstore;
 use behaviour::{InboundSlot, OpenError, Opener, Version};
 use buffers::Buffers;
@@ -89,6 +90,11 @@ struct Inner {
     serving: AtomicBool,
     hashing: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
+    /// What long messages of all who were asked for nothing take.
+    unasked: Arc<Semaphore>,
+    /// Blocks read ahead for all who are sent some.
+    ahead: Arc<Semaphore>,
+    limits: Limits,
     buffers: Buffers,
     signals: mpsc::Sender<Signal>,
     runtime: Handle,
@@ -106,13 +112,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Exchange {
-    /// An exchange that serves from `store` (once [`Exchange::set_serving`] allows it) and runs its tasks on `runtime`.
+    /// An exchange that serves from `store` (once [`Exchange::set_serving`] allows it), runs its tasks on `runtime` and
+    /// keeps to `limits`.
     /// The receiver carries what the owner of the swarm is to do.
     pub fn new(
         store: Arc<dyn Blockstore>,
         runtime: Handle,
         tasks: TaskTracker,
         token: CancellationToken,
+        limits: &Limits,
     ) -> (Self, mpsc::Receiver<Signal>) {
         let (signals, receiver) = mpsc::channel(MAX_SIGNALS);
         let exchange = Self(Arc::new(Inner {
@@ -122,6 +130,9 @@ impl Exchange {
             serving: AtomicBool::new(false),
             hashing: Arc::new(Semaphore::new(MAX_HASHING)),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+            unasked: Arc::new(Semaphore::new(limits.unasked_bytes.max(receive::MAX_UNASKED_BYTES))),
+            ahead: Arc::new(Semaphore::new(limits.blocks_read_ahead)),
+            limits: limits.clone(),
             buffers: Buffers::default(),
             signals,
             runtime,
@@ -211,14 +222,16 @@ impl Exchange {
         let mut peers = lock(&self.0.peers);
         let entry = peers.entry(peer).or_insert_with(|| {
             let token = self.0.token.child_token();
-            let (wake, ledger) = (Arc::new(Notify::new()), Arc::<Mutex<Ledger>>::default());
+            let wake = Arc::new(Notify::new());
+            let ledger = Arc::new(Mutex::new(Ledger::new(&self.0.limits)));
+            let intake = Arc::new(Intake::new(&self.0.limits));
             let (exchange, wants, cut) = (self.clone(), wake.clone(), token.clone());
             let asking = async move { cut.run_until_cancelled(exchange.send_wants(peer, wants)).await };
             let (exchange, replies, cut) = (self.clone(), ledger.clone(), token.clone());
             let answering = async move { cut.run_until_cancelled(exchange.send_replies(peer, replies)).await };
             self.0.tasks.spawn_on(asking, &self.0.runtime);
             self.0.tasks.spawn_on(answering, &self.0.runtime);
-            Peer { openers: Vec::new(), wake, token, counters: Arc::default(), intake: Arc::default(), ledger }
+            Peer { openers: Vec::new(), wake, token, counters: Arc::default(), intake, ledger }
         });
         entry.openers.push((connection, opener));
         let (wake, arriving) = (entry.wake.clone(), entry.intake.arriving.clone());

@@ -2,11 +2,12 @@
 //!
 //! Memory follows what has really arrived, not what a length prefix claims, and all streams of one peer share one
 //! allowance of it; a message longer than anything this peer was asked for is read past without being kept. Messages
-//! that are good for nothing are read no faster than [`MESSAGES_PER_SECOND`].
+//! that are good for nothing are read no faster than [`Limits::messages_per_second`].
 
 use super::buffers::{BUFFER_BYTES, Buffers};
 use super::wire::{self, MAX_LENGTH_BYTES, MAX_MESSAGE_BYTES, Payload};
 use super::{Exchange, lock, schedule::Arrival};
+use crate::config::Limits;
 use bytes::Bytes;
 use cid::Cid;
 use futures::{AsyncRead, AsyncReadExt as _};
@@ -20,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Longest message taken from a peer that we asked nothing of: [`wire::MAX_WANTS`] entries of about 60 bytes need a
 /// quarter of it. Also what all such messages of one peer, being read or acted upon, may take together.
-const MAX_UNASKED_BYTES: usize = 256 << 10;
+pub(super) const MAX_UNASKED_BYTES: usize = 256 << 10;
 /// What all messages of a peer that may send blocks take together: one of the longest, and some wantlists.
 const MAX_ASKED_BYTES: usize = MAX_MESSAGE_BYTES + MAX_UNASKED_BYTES;
 /// A message must arrive within this time, and the time that its length takes at [`MIN_BYTES_PER_SECOND`]; else the
@@ -30,11 +31,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 const MIN_BYTES_PER_SECOND: usize = 8 << 10;
 /// Messages shorter than this get memory of their own size, in bytes: a wantlist would keep a whole buffer busy.
 const SMALL_BYTES: usize = BUFFER_BYTES / 2;
-/// Messages from one peer that are acted upon each second, but for those with a block that somebody waits for. Kubo
-/// sends at most a thousand.
-const MESSAGES_PER_SECOND: u32 = 2000;
-/// Messages that may come at once before that counts: two seconds' worth.
-const MESSAGE_BURST: u32 = 2 * MESSAGES_PER_SECOND;
+/// Messages may come at once before their number a second counts: what is allowed in so many seconds.
+const BURST_SECONDS: u32 = 2;
 /// So many wants or presences cost as much as a message: sixteen thousand a second, four gigabytes of blocks of the usual
 /// size.
 const ENTRIES_A_MESSAGE: usize = 8;
@@ -53,13 +51,13 @@ pub(super) struct Intake {
     pub(super) arriving: Arc<AtomicU64>,
 }
 
-impl Default for Intake {
-    fn default() -> Self {
+impl Intake {
+    pub(super) fn new(limits: &Limits) -> Self {
         Self {
             asked: Arc::new(Semaphore::new(MAX_ASKED_BYTES)),
             unasked: Arc::new(Semaphore::new(MAX_UNASKED_BYTES)),
             wants: tokio::sync::Mutex::default(),
-            pace: Mutex::new(Pace { left: MESSAGE_BURST, at: Instant::now() }),
+            pace: Mutex::new(Pace::new(limits.messages_per_second, Instant::now())),
             arriving: Arc::default(),
         }
     }
@@ -67,18 +65,25 @@ impl Default for Intake {
 
 /// A bucket of messages that a peer may send.
 struct Pace {
+    each: Duration,
+    burst: u32,
     left: u32,
     at: Instant,
 }
 
 impl Pace {
+    fn new(a_second: u32, now: Instant) -> Self {
+        let burst = a_second.max(1).saturating_mul(BURST_SECONDS);
+        Self { each: Duration::from_secs(1) / a_second.max(1), burst, left: burst, at: now }
+    }
+
     /// Takes so many messages out; how long to wait until they are covered.
     fn spend(&mut self, messages: u32, now: Instant) -> Duration {
-        let each = Duration::from_secs(1) / MESSAGES_PER_SECOND;
+        let each = self.each;
         let fresh = now.saturating_duration_since(self.at).as_nanos() / each.as_nanos();
-        let fresh = u32::try_from(fresh).unwrap_or(MESSAGE_BURST).min(MESSAGE_BURST);
+        let fresh = u32::try_from(fresh).unwrap_or(self.burst).min(self.burst);
         if fresh > 0 {
-            self.left = (self.left + fresh).min(MESSAGE_BURST);
+            self.left = (self.left + fresh).min(self.burst);
             self.at = self.at.max(now);
         }
         let covered = messages.min(self.left);
@@ -90,7 +95,7 @@ impl Pace {
     }
 
     fn earn(&mut self) {
-        self.left = (self.left + 1).min(MESSAGE_BURST);
+        self.left = (self.left + 1).min(self.burst);
     }
 }
 
@@ -131,12 +136,19 @@ impl Exchange {
                 };
                 // No message is longer than its allowance, so this waits for other streams of the peer and ends.
                 let permit = allowance.clone().acquire_many_owned(length as u32).await.map_err(io::Error::other)?;
+                // Nor is it longer than what all may take together; short ones never wait for the long ones of others.
+                let shared = if length > LONG_BYTES && !may_send_blocks {
+                    let shared = self.0.unasked.clone().acquire_many_owned(length as u32);
+                    Some(shared.await.map_err(io::Error::other)?)
+                } else {
+                    None
+                };
                 let bytes = read_exactly(&mut stream, length, &self.0.buffers, &intake.arriving).await?;
-                Ok(Some((bytes, permit)))
+                Ok(Some((bytes, permit, shared)))
             };
             let read = tokio::time::timeout(timeout, read).await;
             let read = read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-            let Some((bytes, permit)) = read else { continue };
+            let Some((bytes, permit, shared)) = read else { continue };
             let mut turn = None;
             let decoded = if length > LONG_BYTES && !may_send_blocks {
                 turn = Some(intake.wants.lock().await);
@@ -159,7 +171,7 @@ impl Exchange {
                 }
                 self.take_wants(&ledger, message.full, message.wants).await;
             }
-            drop(turn);
+            drop((turn, shared));
             self.take_presences(peer, &message.presences);
             if !message.blocks.is_empty() {
                 self.take_blocks(peer, message.blocks, bytes, permit, &intake).await;
@@ -324,15 +336,16 @@ mod tests {
     #[test]
     fn c7_messages_come_at_a_pace() {
         let begun = Instant::now();
-        let mut pace = Pace { left: MESSAGE_BURST, at: begun };
-        for _ in 0..MESSAGE_BURST {
+        let mut pace = Pace::new(2000, begun);
+        let burst = pace.burst;
+        for _ in 0..burst {
             assert_eq!(pace.spend(1, begun), Duration::ZERO);
         }
-        let each = Duration::from_secs(1) / MESSAGES_PER_SECOND;
+        let each = pace.each;
         assert_eq!(pace.spend(1, begun), each);
         assert_eq!(pace.spend(10, begun), each * 11);
         // A minute later the burst is full again, and no more than that.
-        assert_eq!(pace.spend(MESSAGE_BURST, begun + Duration::from_secs(60)), Duration::ZERO);
+        assert_eq!(pace.spend(burst, begun + Duration::from_secs(60)), Duration::ZERO);
         assert_eq!(pace.spend(1, begun + Duration::from_secs(60)), each);
         pace.earn();
         assert_eq!(pace.spend(1, begun + Duration::from_secs(61)), Duration::ZERO);

@@ -1,12 +1,13 @@
 //! Answers other peers: the server half of Bitswap.
 //!
-//! One ledger a peer, of at most [`MAX_WANTS`] wants; one task a peer, which sends one block at a time, so that a peer
+//! One ledger a peer, of at most [`Limits::wants_per_peer`] wants; one task a peer, which sends one block at a time, so that a peer
 //! that reads slowly holds two blocks of memory and no more. Nothing is served while serving is off: every want is
 //! answered with DONT_HAVE.
 
 use super::behaviour::Version;
-use super::wire::{self, MAX_WANTS, Want};
+use super::wire::{self, Want};
 use super::{Exchange, WRITE_TIMEOUT, lock};
+use crate::config::Limits;
 use crate::store::Blockstore;
 use bytes::Bytes;
 use cid::Cid;
@@ -36,8 +37,8 @@ enum Answer {
 }
 
 /// What one peer wants of us. It is dropped with the peer's last connection.
-#[derive(Default)]
 pub(super) struct Ledger {
+    max_wants: usize,
     /// In the order they are sent. Those whose serial is not that of `answers` were taken back.
     order: VecDeque<(u64, Cid)>,
     answers: HashMap<Cid, (u64, Answer)>,
@@ -49,14 +50,26 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            max_wants: limits.wants_per_peer,
+            order: VecDeque::new(),
+            answers: HashMap::new(),
+            serial: 0,
+            missing: HashMap::new(),
+            wake: Arc::default(),
+            sending: false,
+        }
+    }
+
     fn push(&mut self, cid: Cid, answer: Answer) {
         if let Some((_, known)) = self.answers.get_mut(&cid) {
             *known = answer.max(*known);
-        } else if self.answers.len() < MAX_WANTS {
+        } else if self.answers.len() < self.max_wants {
             self.serial += 1;
             self.answers.insert(cid, (self.serial, answer));
             self.order.push_back((self.serial, cid));
-            if self.order.len() > 2 * MAX_WANTS {
+            if self.order.len() > 2 * self.max_wants {
                 let answers = &self.answers;
                 self.order.retain(|(serial, cid)| answers.get(cid).is_some_and(|(known, _)| known == serial));
             }
@@ -132,7 +145,7 @@ impl Ledger {
                 Some(size) if !have_only || size <= SMALL_BLOCK_BYTES => self.push(cid, Answer::Block),
                 Some(_) => self.push(cid, Answer::Have),
                 None => {
-                    if self.missing.len() < MAX_WANTS || self.missing.contains_key(&cid) {
+                    if self.missing.len() < self.max_wants || self.missing.contains_key(&cid) {
                         *self.missing.entry(cid).or_default() |= !have_only;
                     }
                     if send_dont_have {
@@ -188,8 +201,10 @@ impl Exchange {
     pub(super) async fn send_replies(&self, peer: PeerId, ledger: Arc<Mutex<Ledger>>) {
         let wake = lock(&ledger).wake.clone();
         let mut stream: Option<(Stream, Version)> = None;
-        // The block after the one being sent is read meanwhile.
+        // The block after the one being sent is read meanwhile, if there is room for it: a peer that does not read what it
+        // gets must not hold two, for as long as that takes to be found out, when many do so.
         let mut ahead = None;
+        let mut room = None;
         let next = || {
             let job = lock(&ledger).next();
             job.map(|job| self.prepare(job))
@@ -210,7 +225,11 @@ impl Exchange {
                 continue;
             }
             let ready = OptionFuture::from(ahead.take()).await.and_then(Result::ok).flatten();
-            ahead = next();
+            drop(room.take());
+            if let Ok(permit) = self.0.ahead.clone().try_acquire_owned() {
+                room = Some(permit);
+                ahead = next();
+            }
             let Some(ready) = ready else { continue };
             // A stream that the peer has closed is opened once more.
             for _ in 0..2 {
@@ -297,6 +316,8 @@ mod tests {
     use super::*;
     use crate::block::Block;
 
+    const MAX_WANTS: usize = wire::MAX_WANTS;
+
     fn cid(n: usize) -> Cid {
         *Block::raw(Bytes::copy_from_slice(&n.to_le_bytes())).cid()
     }
@@ -312,7 +333,7 @@ mod tests {
     /// A peer that asks first whether we have a block, then for the block, wants the block.
     #[test]
     fn a_want_for_the_block_overtakes_the_one_for_have() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(&Limits::default());
         ledger.take(false, vec![(Some(5000), want(1, true)), (Some(5000), want(1, false))]);
         assert!(matches!(ledger.next(), Some(Job::Block(found)) if found == cid(1)));
         assert!(ledger.next().is_none());
@@ -325,7 +346,7 @@ mod tests {
 
     #[test]
     fn c8_a_flood_of_wants_fills_a_ledger_once() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(&Limits::default());
         for round in 0..10 {
             ledger.take(false, (0..MAX_WANTS).map(|n| (Some(9999), want(round * MAX_WANTS + n, false))).collect());
             ledger.take(false, (0..MAX_WANTS).map(|n| (None, want((20 + round) * MAX_WANTS + n, false))).collect());
@@ -335,7 +356,7 @@ mod tests {
 
     #[test]
     fn c8_wants_and_cancels_in_turn_leave_nothing_behind() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(&Limits::default());
         for round in 0..100_000 {
             ledger.take(false, vec![(Some(9999), want(round % 3, false)), (None, cancel(round % 3))]);
             assert!(ledger.order.len() <= 2 * MAX_WANTS);

@@ -3,9 +3,11 @@
 //! ```text
 //! cargo build --release -p shipfs -p shipfs-tests && target/release/bench [--dir DIR] [--mib N] [--rounds N] [SECTION...]
 //! ```
-//! Sections: `push index stream pull latency start memory unpack`. Rounds of a program and its yardstick alternate, and the
+//! Sections: `push index stream pull latency start memory unpack`, and `kubo`, which needs what `tests/peers/setup kubo`
+//! builds and is run in a network of its own (`unshare -n`, `ip link set lo up`). Rounds of a program and its yardstick alternate, and the
 //! ratio is the median of the rounds' own ratios: machines are noisy, and disks more so. Not a test: it prints.
 
+mod kubo;
 mod stream;
 mod unpack;
 mod yardstick;
@@ -342,6 +344,7 @@ fn main() {
             "start" => bench.start(),
             "memory" => bench.memory(),
             "unpack" => bench.unpack(),
+            "kubo" => bench.kubo(),
             other => say(&format!("no section `{other}`, there are: {}", sections.join(" "))),
         }
     }

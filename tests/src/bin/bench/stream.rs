@@ -4,7 +4,7 @@ use super::{say, yardstick};
 use bytes::Bytes;
 use cid::Cid;
 use shipfs_node::block::{Block, CODEC_RAW, cid_of};
-use shipfs_node::config::{Config, NetworkConfig, Security};
+use shipfs_node::config::{Config, Limits, NetworkConfig, Security};
 use shipfs_node::dag;
 use shipfs_node::exchange::bitswap::Exchange;
 use shipfs_node::net::Net;
@@ -96,7 +96,7 @@ async fn network(store: Chunks, listen: bool, security: Security) -> (Net, Excha
     let identity = shipfs_node::net::identity::generate();
     let (tasks, token) = (TaskTracker::new(), CancellationToken::new());
     let handle = tokio::runtime::Handle::current();
-    let (exchange, signals) = Exchange::new(Arc::new(store), handle, tasks.clone(), token.clone());
+    let (exchange, signals) = Exchange::new(Arc::new(store), handle, tasks.clone(), token.clone(), &Limits::default());
     let listen = listen.then(|| "/ip4/127.0.0.1/tcp/0".parse().expect("an address")).into_iter().collect();
     let config = NetworkConfig { listen, mdns: false, security, ..NetworkConfig::lan() };
     let net = Net::start(&config, &identity, exchange.clone(), signals, &tasks, token).await.expect("it starts");

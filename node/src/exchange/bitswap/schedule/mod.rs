@@ -209,33 +209,39 @@ impl Schedule {
 
     pub(super) fn on_presence(&mut self, peer: PeerId, cid: &Cid, have: bool, now: Instant) {
         let hash = cid.hash();
-        let Some(source) = self.sources.get_mut(&peer) else { return };
         if have {
-            let mut news = false;
-            let wanted = self.wants.get(hash).map_or(&[][..], |wanted| &wanted.sessions);
-            for (id, session) in &mut self.sessions {
-                // Another peer may have delivered by now what was searched for: this one is a holder all the same.
-                let root = session.root.filter(|root| root.hash() == hash);
-                let concerns = root.is_some() || session.probe == Some(*hash) || wanted.contains(id);
-                if concerns && !session.holders.contains(&peer) {
-                    session.holders.push(peer);
-                    session.queue.append(&mut session.unheld);
-                    news = true;
-                }
-            }
-            // A holder that had denied it before is asked once its denial is forgotten.
-            if news {
-                self.requeue(hash);
-                self.assign(now);
-            }
-            return;
+            return self.has(peer, hash, now);
         }
+        let Some(source) = self.sources.get_mut(&peer) else { return };
         let Some(wanted) = self.wants.get_mut(hash) else { return };
         if !wanted.denied.iter().any(|denial| denial.peer == peer) {
             wanted.denied.push(Denial { peer, at: now });
         }
         if source.release(hash).is_some() {
             self.forget_asked(hash, &peer);
+            self.assign(now);
+        }
+    }
+
+    /// A peer has a block: it holds what the sessions want that asked for it, or searched by it.
+    fn has(&mut self, peer: PeerId, hash: &Hash, now: Instant) {
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        source.has(hash);
+        let mut news = false;
+        let wanted = self.wants.get(hash).map_or(&[][..], |wanted| &wanted.sessions);
+        for (id, session) in &mut self.sessions {
+            // Another peer may have delivered by now what was searched for: this one is a holder all the same.
+            let root = session.root.filter(|root| root.hash() == hash);
+            let concerns = root.is_some() || session.probe == Some(*hash) || wanted.contains(id);
+            if concerns && !session.holders.contains(&peer) {
+                session.holders.push(peer);
+                session.queue.append(&mut session.unheld);
+                news = true;
+            }
+        }
+        // A holder that had denied it before is asked once its denial is forgotten.
+        if news {
+            self.requeue(hash);
             self.assign(now);
         }
     }
@@ -248,6 +254,8 @@ impl Schedule {
         let asked = source.as_mut().and_then(|source| source.release(&hash));
         let Some(wanted) = self.wants.remove(&hash) else {
             if owed {
+                // A small block is sent in place of HAVE.
+                self.has(peer, &hash, now);
                 return Arrival::Duplicate;
             }
             self.on_bogus(peer);

@@ -26,8 +26,9 @@ pub(super) const USUAL_BLOCK_BYTES: usize = 256 << 10;
 pub(super) const PATIENCE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(10));
 /// A block kept this many times the peer's patience is late even while others arrive from it.
 const DRIP_FACTOR: u32 = 4;
-/// A late want is sent again to a silent peer after this long, then after twice, four and eight times as long: it may
-/// have been lost with a stream.
+/// A silent peer is asked whether it has what it is late with after this long, then after twice, four and eight times as
+/// long. If it says so, it is asked for the block once more: the want may have been lost with a stream. Were it asked for
+/// the block at once, all that was on the wire when a link broke would come twice when the link is back.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A block that takes longer than this, and than four times the shortest, waits behind too many others: the window
 /// shrinks.
@@ -54,6 +55,14 @@ pub(super) struct Asked {
     /// It did not come in time, and another peer may be asked.
     pub(super) late: bool,
     sent_again: (u32, Instant),
+    /// It is asked whether it has the block, and has not answered.
+    reminded: bool,
+}
+
+impl Asked {
+    fn new(cid: Cid, at: Instant) -> Self {
+        Self { cid, at, late: false, sent_again: (0, at), reminded: false }
+    }
 }
 
 /// A connected peer.
@@ -178,15 +187,24 @@ impl Source {
 
     /// Asks for a block.
     pub(super) fn ask(&mut self, cid: Cid, now: Instant) {
-        self.asked.insert(*cid.hash(), Asked { cid, at: now, late: false, sent_again: (0, now) });
+        self.asked.insert(*cid.hash(), Asked::new(cid, now));
         self.open = self.asked.len() < self.window();
         self.post(Want { cid, cancel: false, have_only: false, send_dont_have: true });
+    }
+
+    /// It says that it has a block. If it was reminded of that, the want itself got lost.
+    pub(super) fn has(&mut self, hash: &Hash) {
+        let Some(asked) = self.asked.get_mut(hash) else { return };
+        if std::mem::take(&mut asked.reminded) {
+            let cid = asked.cid;
+            self.post(Want { cid, cancel: false, have_only: false, send_dont_have: true });
+        }
     }
 
     /// Takes note that a search was sent as a want for the block itself, since the peer knows no searches.
     pub(super) fn asked_by_search(&mut self, cid: Cid, now: Instant) {
         self.blocks_owed += 1;
-        self.asked.entry(*cid.hash()).or_insert(Asked { cid, at: now, late: false, sent_again: (0, now) });
+        self.asked.entry(*cid.hash()).or_insert(Asked::new(cid, now));
     }
 
     /// A block is no longer expected from it, because it came or because the peer does not have it.
@@ -273,6 +291,7 @@ impl Source {
             let (times, at) = asked.sent_again;
             if asked.late && !coming && now.duration_since(at) >= ASK_AGAIN.max(patience) * (1 << times.min(3)) {
                 asked.sent_again = (times + 1, now);
+                asked.reminded = true;
                 again.push(asked.cid);
             }
         }
@@ -282,7 +301,7 @@ impl Source {
             self.pace = (self.pace / 2).max(WINDOW_BLOCKS.0);
         }
         for cid in again {
-            self.post(Want { cid, cancel: false, have_only: false, send_dont_have: true });
+            self.probe(cid);
         }
         late
     }

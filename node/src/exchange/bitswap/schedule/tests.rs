@@ -150,6 +150,22 @@ fn who_says_have_after_the_block_came_is_a_holder() {
     assert_eq!(bench.outstanding(&peers[0]) + bench.outstanding(&peers[1]), 6);
 }
 
+/// The root of a large file is small, and a small block is sent in place of HAVE: the second to send it used to count as
+/// one that sends what came already, and all of the file came from the first.
+#[test]
+fn who_sends_the_small_root_instead_of_have_is_a_holder() {
+    let peers = peers(2);
+    let root = Block::dag_pb(Bytes::from_static(b"a small root"));
+    let mut bench = Bench::new(&peers);
+    bench.prove(&peers[..1]);
+    bench.session = bench.open();
+    bench.want(std::slice::from_ref(&root));
+    assert_eq!(bench.probed(&peers[1]).last(), Some(root.cid()));
+    assert_eq!(bench.deliver(peers[0], &root), Arrival::Wanted);
+    assert_eq!(bench.deliver(peers[1], &root), Arrival::Duplicate);
+    assert_eq!(bench.schedule.holders(bench.session), 2);
+}
+
 #[test]
 fn a_window_bounds_what_one_peer_is_asked_for() {
     let (peers, blocks) = (peers(2), blocks(200));
@@ -300,6 +316,9 @@ fn c9_one_honest_holder_among_stalling_ones_is_found_within_some_rounds() {
     assert!(took < Duration::from_millis(300 * 2 + 900), "{took:?}");
 }
 
+/// Whether a want got lost, or what it asks for is held up somewhere, cannot be told from here: so a silent peer is asked
+/// whether it has the block, and for the block itself only if it says so. Asked for it at once, it sent everything twice
+/// that was on the wire when a link broke.
 #[test]
 fn the_only_holder_is_asked_again_after_a_stall_and_believed_when_it_delivers() {
     let (peers, blocks) = (peers(1), blocks(1));
@@ -308,12 +327,16 @@ fn the_only_holder_is_asked_again_after_a_stall_and_believed_when_it_delivers() 
     bench.have(peers[0], &blocks[0], true);
     assert_eq!(bench.asked(&peers[0]).len(), 1);
     bench.pass(ASK_AGAIN + TICK);
-    assert_eq!(bench.asked(&peers[0]).len(), 1);
+    assert_eq!(bench.probed(&peers[0]), [*blocks[0].cid()]);
+    bench.have(peers[0], &blocks[0], true);
+    assert_eq!(bench.asked(&peers[0]), [*blocks[0].cid()]);
+    // Said twice, it is asked for once.
+    bench.have(peers[0], &blocks[0], true);
+    assert_eq!(bench.asked(&peers[0]).len(), 0);
     // Twenty seconds of silence later it is still asked now and then, and searched for, but not all the time.
     bench.pass(Duration::from_secs(20));
     let again = bench.schedule.take_outbox(&peers[0]);
-    let (asked, searched) = (again.iter().filter(|want| !want.have_only).count(), again.len());
-    assert!((2..6).contains(&asked) && searched < 20, "{asked} {searched}");
+    assert!(again.iter().all(|want| want.have_only) && (2..20).contains(&again.len()), "{}", again.len());
     assert_eq!(bench.deliver(peers[0], &blocks[0]), Arrival::Wanted);
     assert!(bench.schedule.sources[&peers[0]].is_reliable());
 }
@@ -597,7 +620,10 @@ fn a_peer_that_was_late_too_often_is_searched_again_later() {
     bench.want(&blocks);
     bench.have(peers[0], &blocks[0], true);
     bench.pass(Duration::from_secs(1));
-    bench.schedule.sources.get_mut(&peers[0]).expect("connected").strikes = 3;
+    let source = bench.schedule.sources.get_mut(&peers[0]).expect("connected");
+    source.strikes = 3;
+    // It is not reminded of anything, either.
+    source.asked.clear();
     bench.schedule.take_outbox(&peers[0]);
     bench.pass(SEEK_INTERVAL * 2);
     assert!(bench.probed(&peers[0]).is_empty());
