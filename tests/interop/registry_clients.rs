@@ -5,8 +5,8 @@
 //! and stores of their own, and talk to the registry on loopback and to nobody else.
 
 use super::registry::keep;
-use shipfs_tests::http;
 use shipfs_tests::multi_arch::{self, GREETING, PROGRAM};
+use shipfs_tests::http;
 use shipfs_tests::peers;
 use shipfs_tests::program::{Running, privileged, said, tool};
 use shipfs_tests::repository::Repository;
@@ -138,7 +138,7 @@ fn with_store(program: &str, room: &Path) -> Command {
     fs::write(&policy, r#"{"default":[{"type":"insecureAcceptAnything"}]}"#).expect("a policy");
     let mut command = command(program, room);
     command.env("CONTAINERS_CONF", conf).env("TMPDIR", room);
-    command.args(["--root", "store", "--runroot", "state", "--storage-driver", "vfs"]);
+    command.args(["--root", "root", "--runroot", "run", "--storage-driver", "vfs"]);
     command
 }
 
