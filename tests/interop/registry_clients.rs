@@ -138,7 +138,7 @@ fn with_store(program: &str, room: &Path) -> Command {
     fs::write(&policy, r#"{"default":[{"type":"insecureAcceptAnything"}]}"#).expect("a policy");
     let mut command = command(program, room);
     command.env("CONTAINERS_CONF", conf).env("TMPDIR", room);
-    command.args(["--root", "root", "--runroot", "run", "--storage-driver", "vfs"]);
+    command.args(["--root", "store", "--runroot", "state", "--storage-driver", "vfs"]);
     command
 }
 
