@@ -120,7 +120,9 @@ fn crane(bench: &Bench, program: &Path) -> Row {
 
 fn oras(bench: &Bench, program: &Path) -> Row {
     let room = bench.room("oras");
-    done(command(program, &room).args(["copy", "--from-plain-http", &bench.image(), "--to-oci-layout", "copy:1"]));
+    // It wants a tag, where others take `latest`.
+    let image = format!("{}:latest", bench.image());
+    done(command(program, &room).args(["copy", "--from-plain-http", &image, "--to-oci-layout", "copy:1"]));
     let push = ["copy", "--from-oci-layout", "copy:1", "--to-plain-http", &bench.target("oras")];
     done(command(program, &room).args(push));
     let version = version(command(program, &room).arg("version"));

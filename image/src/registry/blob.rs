@@ -35,7 +35,7 @@ use crate::{bring::blocking, oci::Digest};
 
 /// Bytes read at a time, and how many reads are made ahead of the client: enough for the disk and the socket to work at
 /// the same time.
-const CHUNK_BYTES: u64 = 512 << 10;
+const CHUNK_BYTES: u64 = 256 << 10;
 const READ_AHEAD: usize = 2;
 /// A part that begins no further than this past what has arrived waits for it; any other is asked for by itself. As much
 /// as a fetch has under way.
