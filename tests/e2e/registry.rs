@@ -160,6 +160,58 @@ fn status(address: SocketAddr, location: &str) -> (u16, String) {
     (answer.status, answer.header("range").to_owned())
 }
 
+/// Uploads a blob at once.
+fn upload(address: SocketAddr, bytes: &[u8]) {
+    let path = format!("/v2/a/b/blobs/uploads/?digest={}", digest(bytes));
+    assert_eq!(http::request(address, "POST", &path, &[], bytes).expect("an answer").status, 201);
+}
+
+/// Pushes a manifest over uploaded blobs; the manifest, and the CID of its image.
+fn put(address: SocketAddr, tag: &str, layers: &[Value], subject: Option<&str>) -> (String, String) {
+    let config = json!({ "mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(b"{}"), "size": 2 });
+    let mut manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
+    if let Some(subject) = subject {
+        manifest["subject"] =
+            json!({ "mediaType": MANIFEST, "digest": digest(subject.as_bytes()), "size": subject.len() });
+    }
+    let (text, path) = (manifest.to_string(), format!("/v2/a/b/manifests/{tag}"));
+    let answer = http::request(address, "PUT", &path, &[("Content-Type", MANIFEST)], text.as_bytes());
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.status, 201);
+    let cid = answer.header("x-ipfs-path").strip_prefix("/ipfs/").expect("a CID").to_owned();
+    (text, cid)
+}
+
+#[test]
+fn what_is_pushed_here_is_pulled_there_with_its_signature() {
+    let (here, there) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+    let first = Repository::new(here.path().join("repository"));
+    let mut command = first.daemon();
+    command.args(["--listen-registry", "127.0.0.1:0"]);
+    let (mut daemon, line) = Running::start(&mut command, "registry: serving on").expect("it serves");
+    let address = line.rsplit(' ').next().and_then(|address| address.parse().ok()).expect("an address");
+    let end = Instant::now() + Duration::from_secs(20);
+    let ready = std::iter::from_fn(|| daemon.line(end).expect("it is ready")).find(|line| line.contains("ready"));
+    let peer = ready.expect("it is ready").rsplit(' ').next().expect("an address").to_owned();
+    upload(address, b"{}");
+    let (image, unsigned) = put(address, "one", &[], None);
+    let (signature, _) = put(address, "signature", &[], Some(&image));
+    let head = http::request(address, "HEAD", "/v2/a/b/manifests/one", &[], &[]).expect("an answer");
+    let signed = head.header("x-ipfs-path").strip_prefix("/ipfs/").expect("a CID").to_owned();
+    assert_ne!(signed, unsigned, "the signature travels inside");
+    let second = Repository::new(there.path().join("repository"));
+    let (_registry, address) = second.registry(&["--no-mdns", "--peer", &peer], &[]);
+    let base = format!("/v2/ipfs/{signed}");
+    assert_eq!(http::get(address, &format!("{base}/manifests/latest")).expect("an answer").1, image.as_bytes());
+    let referrers = manifest(address, &format!("{base}/referrers/{}", digest(image.as_bytes())));
+    let found = referrers["manifests"][0]["digest"].as_str().expect("a referrer");
+    assert_eq!(found, digest(signature.as_bytes()));
+    let (_, got) = http::get(address, &format!("{base}/manifests/{found}")).expect("an answer");
+    assert_eq!(got, signature.as_bytes());
+    // The whole of it is an image like every other one.
+    assert_eq!(run(&mut second.online(&peer, &["pull", &signed])).trim(), signed);
+}
+
 /// Sends a piece that breaks off half-way.
 fn broken(address: SocketAddr, location: &str, sent: &[u8], announced: usize) {
     let mut stream = http::connect(address).expect("connects");
@@ -212,14 +264,7 @@ fn an_upload_that_breaks_off_goes_on_and_one_that_is_killed_leaves_nothing() {
         http::request(address, "POST", &format!("/v2/a/b/blobs/uploads/?digest={}", digest(b"{}")), &[], b"{}");
     assert_eq!(config.expect("an answer").status, 201);
     let layer = json!({ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": name, "size": bytes.len() });
-    let config = json!({ "mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(b"{}"), "size": 2 });
-    let document =
-        json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer] }).to_string();
-    let put =
-        http::request(address, "PUT", "/v2/a/b/manifests/one", &[("Content-Type", MANIFEST)], document.as_bytes());
-    let put = put.expect("an answer");
-    assert_eq!(put.status, 201);
-    let cid = put.header("x-ipfs-path").strip_prefix("/ipfs/").expect("a CID").to_owned();
+    let (_, cid) = put(address, "one", &[layer], None);
     let images = run(shipfs(repository.path()).args(["--offline", "images"]));
     assert!(images.contains("a/b:one") && images.contains(&cid), "{images}");
 }

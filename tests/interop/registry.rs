@@ -1,21 +1,25 @@
 //! The registry and the conformance suite of the distribution specification.
 //!
-//! What the suite says is kept beside this file, written by the test: `registry-conformance.md`.
+//! What the suite says is kept beside this file, written by the test with `SHIPFS_RECORD` set:
+//! `registry-conformance.md`.
 
 use shipfs_tests::peers;
 use shipfs_tests::program::said;
 use shipfs_tests::repository::Repository;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-/// Writes a table beside the tests, unless it says so already.
+/// Where a table beside the tests lies.
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("interop").join(name)
+}
+
+/// Writes a table beside the tests, with `SHIPFS_RECORD` set.
 pub(crate) fn keep(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop").join(name);
-    if std::fs::read_to_string(&path).is_ok_and(|known| known == text) {
-        return;
+    if std::env::var_os("SHIPFS_RECORD").is_some() {
+        std::fs::write(path(name), text).expect("the table can be written");
     }
-    std::fs::write(path, text).expect("the table can be written");
 }
 
 #[test]
@@ -26,7 +30,7 @@ fn interop_registry_conforms_to_the_distribution_specification() {
     let repository = Repository::new(folder.path().join("repository"));
     let (_registry, address) = repository.registry(&["--offline"], &[]);
     let mut table = String::from(
-        "# Conformance of the registry\n\nMade by `cargo test -p shipfs-tests --test interop registry_conforms`: what the \
+        "# Conformance of the registry\n\nMade by `SHIPFS_RECORD=1 cargo test -p shipfs-tests --test interop registry_conforms`: what the \
          conformance suite of the OCI distribution specification says about `shipfs registry serve`. `dev` adds what the \
          next version of the specification asks for.\n",
     );
@@ -43,4 +47,6 @@ fn interop_registry_conforms_to_the_distribution_specification() {
         table.push_str(&format!("\n## Version {version}\n\n```text\n{result}\n```\n"));
     }
     keep("registry-conformance.md", &table);
+    let kept = std::fs::read_to_string(path("registry-conformance.md")).expect("a table");
+    assert_eq!(kept, table, "the table says something else; SHIPFS_RECORD=1 writes it anew");
 }

@@ -1,7 +1,7 @@
 //! Clients of registries, as their distributors built them: each pulls one image for two platforms by its CID, runs it
 //! where it can run anything, and pushes where it can push.
 //!
-//! What came of it is kept beside this file, written by the test: `registry-clients.md`. All of them have roots, sockets
+//! What came of it is kept beside this file, written by the test with `SHIPFS_RECORD` set: `registry-clients.md`. All of them have roots, sockets
 //! and stores of their own, and talk to the registry on loopback and to nobody else.
 
 use super::registry::keep;
@@ -304,7 +304,7 @@ fn interop_registry_serves_every_client() {
         crane(&bench, &peers.join("crane")),
     ];
     let mut table = String::from(
-        "# Clients of the registry\n\nMade by `cargo test -p shipfs-tests --test interop registry_serves`: each client, as it \
+        "# Clients of the registry\n\nMade by `SHIPFS_RECORD=1 cargo test -p shipfs-tests --test interop registry_serves`: each client, as it \
          was built by others, pulls one image for two platforms from `shipfs registry serve` by its CID, runs it if it runs \
          anything, and pushes it, or what it built from it, to a name. *Same digest*: it pushed every platform, and the bytes \
          came back as they were pulled.\n\n| client | version | pulled | ran | pushed | same digest |\n|---|---|---|---|---|---|\n",

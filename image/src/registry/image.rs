@@ -40,12 +40,15 @@ const MAX_EXTRAS: usize = 512;
 /// Makes the seam to storage for one request: what it touches is safe from collection until that is answered.
 pub(super) type Storage = Arc<dyn Fn() -> Box<dyn Blobs> + Send + Sync>;
 
+/// An image that is read by the first who asks for it.
+type Reading = Arc<OnceCell<Arc<Image>>>;
+
 /// The images that were asked for lately.
 pub(super) struct Images {
     node: Node,
     storage: Storage,
     deadlines: Deadlines,
-    recent: Mutex<VecDeque<(Cid, Arc<OnceCell<Arc<Image>>>)>>,
+    recent: Mutex<VecDeque<(Cid, Reading)>>,
 }
 
 /// One image.
