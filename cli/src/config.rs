@@ -5,7 +5,8 @@
 use std::{
     env,
     ffi::OsString,
-    io::IsTerminal as _,
+    fs,
+    io::{self, IsTerminal as _, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -20,6 +21,9 @@ use crate::args::{Global, without_scheme};
 
 /// Where root's repository lies.
 const SYSTEM_REPOSITORY: &str = "/var/lib/shipfs";
+
+/// Longest file with credentials that is read, in bytes: a long token fits.
+const MAX_CREDENTIALS_BYTES: u64 = 8 << 10;
 
 /// How this run of the command is set up.
 #[derive(Debug)]
@@ -54,7 +58,7 @@ impl Config {
         })?;
         let is_root = rustix::process::geteuid().is_root();
         let repository = repository(global.repo.as_deref(), is_root, &|name| set(name))?;
-        let is_terminal = std::io::stderr().is_terminal();
+        let is_terminal = io::stderr().is_terminal();
         let is_dumb = set("TERM").is_some_and(|term| term == "dumb");
         let daemon =
             daemon(global.ipfs_address.as_deref(), global.ipfs_auth.as_deref(), &directory, &|name| set(name))?;
@@ -64,7 +68,7 @@ impl Config {
             directory,
             is_interactive: is_terminal && !is_dumb,
             colour: colour(is_terminal && !is_dumb, &|name| set(name)),
-            stdout_is_terminal: std::io::stdout().is_terminal(),
+            stdout_is_terminal: io::stdout().is_terminal(),
             private_only: set("LIBP2P_FORCE_PNET").is_some_and(|value| value == "1"),
             notify_socket: set("NOTIFY_SOCKET"),
             services: services(&|name| set(name)),
@@ -142,7 +146,7 @@ fn daemon(
     let credentials = match credentials.as_deref().and_then(|text| text.strip_prefix('@')) {
         Some(file) => {
             let path = directory.join(file);
-            let read = std::fs::read_to_string(&path).map_err(|error| {
+            let read = small_text(&path).map_err(|error| {
                 Failure::from_error(FailureKind::Usage, &error)
                     .while_doing(format!("cannot read the credentials in `{}`", path.display()))
             });
@@ -210,6 +214,13 @@ fn services(set: &dyn Fn(&str) -> Option<OsString>) -> Services {
     }
 }
 
+/// The text of a file, or the beginning of a long one.
+fn small_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(MAX_CREDENTIALS_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// `NO_COLOR` wins, then `CLICOLOR_FORCE`, then `CLICOLOR=0`, then what stderr is.
 fn colour(is_terminal: bool, set: &dyn Fn(&str) -> Option<OsString>) -> bool {
     let is_off = |name| set(name).is_some_and(|value| value == "0");
@@ -275,7 +286,7 @@ mod tests {
         assert_eq!(found(None, None, &with(&[])).expect("found"), None);
         assert!(found(Some("auto"), None, &with(&[])).is_err());
 
-        std::fs::write(directory.path().join("auth"), "basic:a:b\n").expect("writes");
+        fs::write(directory.path().join("auth"), "basic:a:b\n").expect("writes");
         let credentials = |auth| {
             let daemon = found(Some("/ip4/127.0.0.1/tcp/1"), auth, &environment).expect("found").expect("a daemon");
             daemon.credentials

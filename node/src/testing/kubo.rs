@@ -287,7 +287,7 @@ impl State {
             let planned = faults.iter().position(|(command, _)| *command == asked.command);
             let fault = planned.and_then(|index| faults.remove(index)).map(|(_, fault)| fault);
             drop(faults);
-            if asked.headers.get("expect").is_some() {
+            if asked.headers.contains_key("expect") {
                 let _ = output.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
             }
             let limit = match fault {

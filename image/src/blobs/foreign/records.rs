@@ -8,7 +8,8 @@
 //! ```
 //! A pin is called `shipfs-ID:NAME`, ID being the end of our repository's own peer ID. Kubo has one pin for a CID: one
 //! that somebody else made is left as it is, when an image comes and when it goes. Pins come before the record and go before
-//! it does, so that whatever is recorded is pinned, and what breaks off half-way can be repeated.
+//! it does, so that whatever is recorded is pinned, and what breaks off half-way can be repeated. What is about to be pinned
+//! stands in a keep called `kubo+:PEER NAME` meanwhile: one that is still there later tells what a crash left pinned.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +26,8 @@ use crate::oci::Digest;
 const NOTE_VERSION: u32 = 1;
 /// What the name of such a keep begins with; no image is called so.
 const PREFIX: &str = "kubo:";
+/// What the name of a keep begins with while its parts are being pinned.
+const PENDING_PREFIX: &str = "kubo+:";
 /// Longest name of a pin, in bytes: Kubo's limit.
 const MAX_PIN_NAME_BYTES: usize = 255;
 /// Characters of our peer ID that tell the pins of two repositories apart.
@@ -37,7 +40,7 @@ static CHANGING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Whether a keep of our journal is of an image that lies with a daemon.
 pub fn is_foreign(name: &str) -> bool {
-    name.starts_with(PREFIX)
+    name.starts_with(PREFIX) || name.starts_with(PENDING_PREFIX)
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -63,7 +66,7 @@ impl Kept {
         std::iter::once(self.record.root).chain(self.record.members.iter().copied()).collect()
     }
 
-    fn to_keep(&self, peer: &str) -> Result<Keep, BlobsError> {
+    fn to_keep(&self, prefix: &str, peer: &str) -> Result<Keep, BlobsError> {
         let files = self.files.iter().map(|file| {
             let digest = Digest::Sha256(file.digest).to_string();
             (digest, file.size, file.cid.to_string(), file.cumulative)
@@ -78,12 +81,12 @@ impl Kept {
         };
         let note = serde_json::to_vec(&note).map_err(|error| BlobsError::Other(Box::new(error)))?;
         let root = NOTHING.parse().expect("the constant is a CID");
-        Ok(Keep { name: keep_name(peer, &self.record.name), root, members: Vec::new(), note, incomplete: true })
+        Ok(Keep { name: keep_name(prefix, peer, &self.record.name), root, members: Vec::new(), note, incomplete: true })
     }
 
     /// The record in a keep, if it is one for this daemon, of a version that is understood.
-    fn from_keep(keep: &Keep, peer: &str) -> Option<Self> {
-        let name = keep.name.strip_prefix(PREFIX)?.strip_prefix(peer)?.strip_prefix(' ')?.to_owned();
+    fn from_keep(keep: &Keep, prefix: &str, peer: &str) -> Option<Self> {
+        let name = keep.name.strip_prefix(prefix)?.strip_prefix(peer)?.strip_prefix(' ')?.to_owned();
         let note: Note = serde_json::from_slice(&keep.note).ok().filter(|note: &Note| note.version == NOTE_VERSION)?;
         let members: Result<_, _> = note.members.iter().map(|text| text.parse()).collect();
         let record = Record {
@@ -102,8 +105,8 @@ impl Kept {
     }
 }
 
-fn keep_name(peer: &str, name: &str) -> String {
-    format!("{PREFIX}{peer} {name}")
+fn keep_name(prefix: &str, peer: &str, name: &str) -> String {
+    format!("{prefix}{peer} {name}")
 }
 
 impl ForeignBlobs {
@@ -114,9 +117,33 @@ impl ForeignBlobs {
 
     /// All records of this daemon, by name.
     async fn all(&self) -> BTreeMap<String, Kept> {
+        self.beginning_with(PREFIX).await
+    }
+
+    async fn beginning_with(&self, prefix: &str) -> BTreeMap<String, Kept> {
         let keeps = self.journal(|store| store.kept()).await;
-        let kept = keeps.iter().filter_map(|keep| Kept::from_keep(keep, &self.peer));
+        let kept = keeps.iter().filter_map(|keep| Kept::from_keep(keep, prefix, &self.peer));
         kept.map(|kept| (kept.record.name.clone(), kept)).collect()
+    }
+
+    async fn write(&self, prefix: &str, kept: &Kept) -> Result<(), BlobsError> {
+        let keep = kept.to_keep(prefix, &self.peer)?;
+        self.journal(move |store| store.keep(keep)).await.map_err(|error| BlobsError::Other(Box::new(error)))
+    }
+
+    async fn erase(&self, prefix: &str, name: &str) -> Result<bool, BlobsError> {
+        let name = keep_name(prefix, &self.peer, name);
+        let released = self.journal(move |store| store.release(&name)).await;
+        released.map_err(|error| BlobsError::Other(Box::new(error)))
+    }
+
+    /// Takes back what an earlier process, or a verb that was stopped, pinned and did not record.
+    async fn clean(&self, all: &BTreeMap<String, Kept>, mark: &str) -> Result<(), BlobsError> {
+        for (name, kept) in self.beginning_with(PENDING_PREFIX).await {
+            self.unpin(&kept, all, mark).await?;
+            self.erase(PENDING_PREFIX, &name).await?;
+        }
+        Ok(())
     }
 
     /// What the daemon calls a blob, by our records.
@@ -202,11 +229,19 @@ impl Records for ForeignBlobs {
         let _alone = CHANGING.lock().await;
         let mark = self.mark()?;
         let mut all = self.all().await;
+        self.clean(&all, &mark).await?;
         let files = self.files(&record, &all);
         let kept = Kept { record, files };
-        self.pin(&kept, &mark).await?;
-        let keep = kept.to_keep(&self.peer)?;
-        self.journal(move |store| store.keep(keep)).await.map_err(|error| BlobsError::Other(Box::new(error)))?;
+        self.write(PENDING_PREFIX, &kept).await?;
+        if let Err(error) = self.pin(&kept, &mark).await {
+            // The daemon may be gone by now; then the next who works with it does this.
+            if let Err(error) = self.clean(&all, &mark).await {
+                tracing::debug!(%error, "pins are left to be taken back");
+            }
+            return Err(error);
+        }
+        self.write(PREFIX, &kept).await?;
+        self.erase(PENDING_PREFIX, &kept.record.name).await?;
         let replaced = all.insert(kept.record.name.clone(), kept);
         if let Some(replaced) = replaced {
             self.unpin(&replaced, &all, &mark).await?;
@@ -216,12 +251,12 @@ impl Records for ForeignBlobs {
 
     async fn release(&self, name: &str) -> Result<bool, BlobsError> {
         let _alone = CHANGING.lock().await;
+        let mark = self.mark()?;
         let mut all = self.all().await;
+        self.clean(&all, &mark).await?;
         let Some(gone) = all.remove(name) else { return Ok(false) };
-        self.unpin(&gone, &all, &self.mark()?).await?;
-        let name = keep_name(&self.peer, name);
-        let released = self.journal(move |store| store.release(&name)).await;
-        released.map_err(|error| BlobsError::Other(Box::new(error)))
+        self.unpin(&gone, &all, &mark).await?;
+        self.erase(PREFIX, name).await
     }
 
     async fn kept(&self) -> Result<Vec<Record>, BlobsError> {

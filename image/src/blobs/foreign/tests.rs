@@ -135,6 +135,28 @@ async fn removing_an_image_leaves_the_pins_of_others_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pins_of_a_push_that_was_stopped_are_taken_back() {
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let one = node(folder.path(), "one").await;
+    let fake = FakeKubo::start(Arc::default(), Vec::new());
+    // It pins, and says nothing more; whoever pushed is gone.
+    fake.plan("pin/add", Fault::StallAfter(0));
+    let stopped = blobs(&fake, &one);
+    let pushing = push(&stopped, "a", Shape::Descriptor);
+    assert!(tokio::time::timeout(Duration::from_secs(1), pushing).await.is_err());
+    assert!(!fake.blocks().pins().is_empty());
+    assert_eq!(names::list(stopped.records()).await.expect("lists").len(), 0);
+    let other = blobs(&fake, &one);
+    let root = other.add(Content::Bytes("another".into()), None, &|_| {}).await.expect("adds").cid;
+    let image = Image { name: root.to_string(), root, members: Vec::new(), incomplete: false, note: None };
+    names::save(other.records(), &image).await.expect("saves");
+    assert_eq!(fake.blocks().pins().into_keys().collect::<Vec<_>>(), [root]);
+    names::remove(other.records(), &Reference::Cid(root)).await.expect("removes");
+    assert!(one.store().kept().is_empty(), "{:?}", one.store().kept());
+    one.shutdown().await.expect("shuts down");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_is_repeated_sends_what_the_daemon_lacks() {
     let folder = tempfile::tempdir().expect("temporary directory");
     let one = node(folder.path(), "one").await;
