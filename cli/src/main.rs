@@ -5,10 +5,13 @@
 mod args;
 mod commands;
 mod config;
+mod config_file;
 mod context;
+mod findings;
 mod output;
 mod progress;
 mod report;
+mod settings;
 mod signals;
 mod systemd;
 mod tables;

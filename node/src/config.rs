@@ -50,6 +50,8 @@ pub struct NetworkConfig {
     pub mdns: bool,
     /// How connections are encrypted.
     pub security: Security,
+    /// Dial peers that delivered before in this network, and remember those that deliver now.
+    pub remember: bool,
 }
 
 /// How connections are encrypted. Peers must share one; every libp2p implementation speaks both.
@@ -67,7 +69,14 @@ pub enum Security {
 impl NetworkConfig {
     /// No network at all.
     pub fn offline() -> Self {
-        Self { network: Network::Offline, listen: Vec::new(), peers: Vec::new(), mdns: false, security: Security::Any }
+        Self {
+            network: Network::Offline,
+            listen: Vec::new(),
+            peers: Vec::new(),
+            mdns: false,
+            security: Security::Any,
+            remember: true,
+        }
     }
 
     /// The local network: mDNS, peers by address, nothing that is not on-link.

@@ -3,7 +3,7 @@
 //! Reading order: [`block`] (bytes and their CID), [`dag`] (files and directories made of blocks), [`store`] (where
 //! they lie on disk), [`pin`] (what is kept), [`net`] (who is connected), [`exchange`] (asking them for blocks),
 //! [`fetch`] (making a file local), [`add`]
-//! (taking one in), [`config`] (what a node is told), [`node`] (all of it behind one handle).
+//! (taking one in), [`trace`] (what became of the last fetches), [`config`] (what a node is told), [`node`] (all of it behind one handle).
 //!
 //! The library reads no environment variable and no home directory, prints nothing, and opens no socket before it is
 //! asked to.
@@ -21,6 +21,7 @@ mod provide;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod trace;
 
 // Foreign types that stand in this crate's signatures: embedders need not name the crates they come from.
 pub use cid::Cid;

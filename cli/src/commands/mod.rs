@@ -2,7 +2,9 @@
 //! result. Nothing is decided here.
 
 mod completion;
+mod config;
 mod daemon;
+mod doctor;
 mod gc;
 mod id;
 mod images;
@@ -18,6 +20,7 @@ mod save;
 mod tag;
 mod verify;
 mod version;
+mod why;
 
 use clap::Subcommand;
 
@@ -39,9 +42,19 @@ pub(crate) enum Command {
     Daemon(daemon::Args),
     Id(id::Args),
     Peers(peers::Args),
+    Why(why::Args),
+    Doctor(doctor::Args),
+    Config(config::Args),
     Key(key::Args),
     Version(version::Args),
     Completion(completion::Args),
+}
+
+impl Command {
+    /// Whether the repository's settings matter.
+    pub(crate) fn needs_settings(&self) -> bool {
+        !matches!(self, Self::Key(_) | Self::Version(_) | Self::Completion(_))
+    }
 }
 
 /// Carries a verb out.
@@ -60,6 +73,9 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Daemon(args) => daemon::run(args, context).await,
         Command::Id(args) => id::run(args, context).await,
         Command::Peers(args) => peers::run(args, context).await,
+        Command::Why(args) => why::run(args, context).await,
+        Command::Doctor(args) => doctor::run(args, context).await,
+        Command::Config(args) => config::run(args, context),
         Command::Key(args) => key::run(args, context),
         Command::Version(args) => version::run(args, context),
         Command::Completion(args) => completion::run(args, context),

@@ -4,6 +4,7 @@
 //! there through a private socket and gets the same events and the same [`Reply`] or [`Failure`].
 
 mod client;
+mod doctor;
 mod explain;
 mod failure;
 mod frame;
@@ -22,8 +23,10 @@ mod session;
 mod socket;
 mod swarm_key;
 mod verify;
+mod why;
 mod wire;
 
+pub use doctor::{Check, Doctor, Verdict};
 pub use failure::{Failure, FailureKind};
 pub use holder::{Holder, Order, Repository};
 pub use host::{Host, NodeRepository};
@@ -33,6 +36,7 @@ pub use reply::{Collected, Identity, ImageRow, PeerRow, Pulled, Pushed, Removed,
 pub use request::{NetworkChoice, Options, PlatformChoice, Pull, Push, Request, Source, Stream};
 pub use session::Session;
 pub use swarm_key::{SWARM_KEY_FILE, generate_swarm_key, write_swarm_key};
+pub use why::{Asked, Dial, Fetched, Here, Other, Routing, Why};
 pub use wire::Role;
 
 #[cfg(test)]

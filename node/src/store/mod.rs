@@ -32,6 +32,7 @@ pub(crate) mod journal;
 mod memory;
 pub(crate) mod open;
 pub(crate) mod packs;
+mod peers;
 mod pending;
 mod read;
 mod rebuild;
@@ -39,6 +40,7 @@ pub(crate) mod record;
 mod space;
 mod usage;
 mod verify;
+mod whereabouts;
 
 pub use error::{OpenError, StoreError};
 pub use files::{FileInfo, Staged};
@@ -49,6 +51,7 @@ pub use memory::MemoryStore;
 pub use open::StoreOptions;
 pub use usage::Usage;
 pub use verify::{BadFile, Broken, VerifyReport};
+pub use whereabouts::{Lies, Whereabouts};
 
 use crate::block::Block;
 use crate::pin::lease::Leases;
