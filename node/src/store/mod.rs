@@ -38,6 +38,7 @@ mod read;
 mod rebuild;
 pub(crate) mod record;
 mod space;
+mod stopgap;
 mod usage;
 mod verify;
 mod whereabouts;
