@@ -101,6 +101,7 @@ fn privileged_d6_a_full_disk_fails_each_verb_and_loses_nothing() {
     }
     let elsewhere = folder.path().join("elsewhere.tar").display().to_string();
     program::run(&mut offline(&repository, &["save", small, "--output", &elsewhere]));
+    drop(filling);
     // With room again, all of it can be done.
     std::fs::remove_file(&filler).expect("removed");
     program::run(&mut offline(&repository, &["pull", small, "--to", &to]));

@@ -11,4 +11,5 @@ mod readme;
 mod refusals;
 mod relay;
 mod repository;
+mod seeing;
 mod tidy;

@@ -1,7 +1,7 @@
 //! Temporary nodes that do what others would: find a node by mDNS, and fetch a block from this one.
 //!
-//! Imports the node. The temporary repositories lie beside this one, and go away. They serve nothing; where this node
-//! serves nobody either, it listens on loopback for the test, and dials nobody.
+//! Imports the node. The temporary repositories lie beside this one, and go away. They have nothing to
+//! serve; where this node serves nobody either, it listens on loopback for the test, and dials nobody.
 
 use std::{
     path::{Path, PathBuf},
@@ -33,6 +33,8 @@ const FETCH_PATIENCE: Duration = Duration::from_secs(8);
 const PACE: Duration = Duration::from_millis(50);
 /// Where the test listens when nobody else is to be served.
 const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
+/// Where a temporary node listens that is to be found: only addresses of an interface are told on it.
+const EVERYWHERE: &str = "/ip4/0.0.0.0/tcp/0";
 
 /// A directory that goes away.
 struct Temporary(PathBuf);
@@ -100,12 +102,13 @@ async fn mdns(config: &NetworkConfig, directory: &Path) -> Check {
     const NAME: &str = "mdns";
     let advice = "is multicast routed (`ip route add 224.0.0.0/4 dev INTERFACE`), does a firewall drop UDP port 5353? \
                   Without it, name peers with --peer";
-    let network = || NetworkConfig { listen: loopback(), peers: Vec::new(), remember: false, ..config.clone() };
-    let first = match start(&directory.join("first"), network()).await {
+    let network = |listen| NetworkConfig { listen, peers: Vec::new(), remember: false, ..config.clone() };
+    let everywhere = EVERYWHERE.parse().into_iter().collect();
+    let first = match start(&directory.join("first"), network(everywhere)).await {
         Ok(first) => first,
         Err(reason) => return Check::fail(NAME, reason, advice),
     };
-    let second = match start(&directory.join("second"), network()).await {
+    let second = match start(&directory.join("second"), network(Vec::new())).await {
         Ok(second) => second,
         Err(reason) => {
             end(first).await;

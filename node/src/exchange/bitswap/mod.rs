@@ -65,7 +65,7 @@ pub struct Traffic {
     pub sent: u64,
     /// Block bytes received twice or never asked for.
     pub wasted: u64,
-    /// Bytes of all Bitswap messages that came, unfinished ones too.
+    /// Bytes of all Bitswap messages that came, unfinished ones too, without the lengths before them.
     pub wire_received: u64,
     /// Bytes of all Bitswap messages that went out.
     pub wire_sent: u64,
