@@ -4,7 +4,11 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{ArgAction, Parser, ValueEnum, builder::styling, error::ContextValue};
+use clap::{
+    ArgAction, CommandFactory as _, Parser, ValueEnum,
+    builder::styling,
+    error::{ContextValue, ErrorKind},
+};
 use shipfs_image::{
     control::{self, NetworkChoice, Options, PlatformChoice},
     services::Services,
@@ -191,7 +195,8 @@ pub(crate) fn without_scheme(address: PathBuf) -> PathBuf {
 impl Args {
     /// Reads the command line; prints help or what is wrong with it, and exits, where that is all there is to do.
     pub(crate) fn read() -> Self {
-        Self::try_parse().unwrap_or_else(|error| harmless(error).exit())
+        let read = Self::try_parse().and_then(|args| args.global.agree().map(|()| args));
+        read.unwrap_or_else(|error| harmless(error).exit())
     }
 }
 
@@ -210,6 +215,23 @@ fn harmless(mut error: clap::Error) -> clap::Error {
 }
 
 impl Global {
+    /// Whether no two options contradict each other. clap looks at those before the verb and those after it apart.
+    fn agree(&self) -> Result<(), clap::Error> {
+        let contradictions = [
+            (self.quiet && self.json, "--quiet", "--json"),
+            (self.quiet && self.verbose > 0, "--quiet", "--verbose"),
+            (
+                self.offline && self.network.is_some_and(|network| !matches!(network, Network::None | Network::Host)),
+                "--offline",
+                "--network",
+            ),
+            (self.mdns && self.no_mdns, "--mdns", "--no-mdns"),
+        ];
+        let Some((_, one, other)) = contradictions.into_iter().find(|(is_met, ..)| *is_met) else { return Ok(()) };
+        let message = format!("the argument '{one}' cannot be used with '{other}'");
+        Err(Args::command().error(ErrorKind::ArgumentConflict, message))
+    }
+
     /// What the verb is told of it.
     pub(crate) fn options(&self) -> Options {
         let network = self.network.and_then(|network| match network {
@@ -226,8 +248,9 @@ impl Global {
             patience: self.timeout,
             swarm_key: self.swarm_key.clone(),
             private_only: false,
-            // The environment has a say in it.
+            // The environment and the repository have a say in it.
             daemon: None,
+            configured: None,
             ..Options::default()
         }
     }
@@ -259,7 +282,7 @@ pub(crate) fn platform(text: &str) -> Result<String, String> {
 }
 
 /// Reads `500ms`, `30s`, `5m`, `2h`; a bare number is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "ms" => 0.001,
@@ -276,7 +299,6 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -17,7 +17,10 @@ use shipfs_image::{
     services::Services,
 };
 
-use crate::args::{Global, without_scheme};
+use crate::{
+    args::{Global, without_scheme},
+    settings::Settings,
+};
 
 /// Where root's repository lies.
 const SYSTEM_REPOSITORY: &str = "/var/lib/shipfs";
@@ -44,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) private_only: bool,
     /// Where to tell systemd that the daemon is ready.
     pub(crate) notify_socket: Option<OsString>,
+    /// What counts of all that is said about the network.
+    pub(crate) settings: Settings,
     /// Which parts of the program say how much, in tracing's words.
     pub(crate) log: String,
     /// Where the services of other programs are.
@@ -52,18 +57,25 @@ pub(crate) struct Config {
 
 impl Config {
     /// Reads the environment.
-    pub(crate) fn read(global: &Global) -> Result<Self, Failure> {
+    /// `needs_settings`: the verb works with a repository, whose `config.toml` must then be well-formed.
+    pub(crate) fn read(global: &Global, needs_settings: bool) -> Result<Self, Failure> {
         let directory = env::current_dir().map_err(|error| {
             Failure::from_error(FailureKind::Other, &error).while_doing("cannot tell the current directory")
         })?;
         let is_root = rustix::process::geteuid().is_root();
         let repository = repository(global.repo.as_deref(), is_root, &|name| set(name))?;
+        let repository = directory.join(repository);
+        let settings = match needs_settings {
+            true => Settings::read(global, &repository, &|name| set(name))?,
+            false => Settings::default(),
+        };
         let is_terminal = io::stderr().is_terminal();
         let is_dumb = set("TERM").is_some_and(|term| term == "dumb");
         let daemon =
             daemon(global.ipfs_address.as_deref(), global.ipfs_auth.as_deref(), &directory, &|name| set(name))?;
         Ok(Self {
-            repository: directory.join(repository),
+            repository,
+            settings,
             daemon,
             directory,
             is_interactive: is_terminal && !is_dumb,

@@ -14,8 +14,8 @@ use std::{
 
 use shipfs_image::{
     control::{
-        EventQueue, Failure, FailureKind, NodeRepository, Options, Order, Registry, Reply, Request, SWARM_KEY_FILE,
-        Session, Stream, generate_swarm_key, needs_own_node, write_swarm_key,
+        Doctor, EventQueue, Failure, FailureKind, NodeRepository, Options, Order, Registry, Reply, Request,
+        SWARM_KEY_FILE, Session, Stream, generate_swarm_key, needs_own_node, write_swarm_key,
     },
     reference::Reference,
     services::Services,
@@ -67,7 +67,8 @@ fn prepared(args: Args) -> Result<(Outcome, Option<u8>), Failure> {
         _ => Mode::Text,
     };
     let plain = Output { mode, colour: false, screen: Screen::new(false) };
-    let config = Config::read(&args.global).inspect_err(|failure| plain.failure(failure))?;
+    let config =
+        Config::read(&args.global, args.command.needs_settings()).inspect_err(|failure| plain.failure(failure))?;
     let is_drawn = config.is_interactive && mode == Mode::Text;
     let output = Output { mode, colour: config.colour, screen: Screen::new(is_drawn) };
     trace(&config, &output);
@@ -91,6 +92,7 @@ async fn carry_out(args: Args, config: Config, output: Output) -> Result<(Outcom
     let mut options =
         Options { daemon: config.daemon.clone(), private_only: config.private_only, ..args.global.options() };
     options.anchor(&config.directory);
+    config.settings.complete(&mut options);
     options.services = config.services.clone();
     let stop = Stop::listen().map_err(|error| Failure::from_error(FailureKind::Other, &error))?;
     let repository = NodeRepository { directory: config.repository.clone(), options: options.clone() };
@@ -320,6 +322,17 @@ impl Context {
         };
         write_swarm_key(&path, &key)?;
         self.output.path(&path)
+    }
+
+    /// Shows which settings count, and where each comes from.
+    pub(crate) fn settings(&self) -> Outcome {
+        let repository = &self.config.repository;
+        self.output.settings(repository, &self.config.settings.shown(repository))
+    }
+
+    /// Shows what is found when the repository cannot even be opened.
+    pub(crate) fn show_without_repository(&self, failure: &Failure) -> Outcome {
+        self.show(&Reply::Doctor(Doctor::without_repository(failure)))
     }
 
     /// Shows the version.

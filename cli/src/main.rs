@@ -5,11 +5,14 @@
 mod args;
 mod commands;
 mod config;
+mod config_file;
 mod context;
+mod findings;
 mod output;
 mod progress;
 mod report;
 mod secret;
+mod settings;
 mod signals;
 mod systemd;
 mod tables;

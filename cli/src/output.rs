@@ -11,8 +11,10 @@ use serde_json::Value;
 use shipfs_image::control::{Failure, FailureKind, Identity, Reply};
 
 use crate::{
+    findings,
     progress::Screen,
     report::{self, Outcome},
+    settings::Shown,
     tables,
     text::{escaped, escaped_json},
 };
@@ -107,6 +109,14 @@ impl Output {
         }
     }
 
+    /// Shows which settings count, and where each comes from.
+    pub(crate) fn settings(&self, repository: &Path, shown: &[Shown]) -> Outcome {
+        match self.mode {
+            Mode::Json => self.json(&findings::settings_json(repository, shown), false),
+            Mode::Text | Mode::Quiet => self.data(findings::settings(repository, shown).as_bytes()),
+        }
+    }
+
     /// Shows a value as JSON.
     pub(crate) fn json(&self, value: &Value, is_taken: bool) -> Outcome {
         let text = escaped_json(&format!("{value:#}\n"));
@@ -134,7 +144,9 @@ fn text(reply: &Reply) -> String {
         Reply::Collected(collected) => tables::collected(collected),
         Reply::Verified(verified) => tables::verified(verified),
         Reply::Identity(identity) => tables::identity(identity),
-        Reply::Peers(peers) => tables::peers(peers),
+        Reply::Peers(peers) => findings::peers(peers),
+        Reply::Why(why) => findings::why(why),
+        Reply::Doctor(doctor) => findings::doctor(doctor),
         _ => escaped_json(&format!("{:#}\n", reply.to_json())),
     }
 }
@@ -150,6 +162,8 @@ fn quiet(reply: &Reply) -> String {
         Reply::Loaded(images) => listed(images.iter().map(|image| image.cid.clone())),
         Reply::Identity(identity) => format!("{}\n", identity.peer),
         Reply::Peers(peers) => listed(peers.iter().map(|peer| peer.peer.clone())),
+        Reply::Why(why) => format!("{}\n", escaped(&why.answer)),
+        Reply::Doctor(doctor) => findings::ailments(doctor),
         Reply::Collected(collected) => format!("{}\n", collected.bytes),
         Reply::Verified(verified) => listed(verified.damaged.iter().map(|damaged| escaped(damaged))),
         other => text(other),

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use shipfs_image::control::{Failure, FailureKind, Verified};
+use shipfs_image::control::{Doctor, Failure, FailureKind, Verdict, Verified};
 
 use crate::text::escaped;
 
@@ -49,6 +49,20 @@ pub(crate) fn verified(verified: &Verified) -> Outcome {
         ),
     };
     Err(Failure::new(FailureKind::Content, message).hint(hint))
+}
+
+/// What an examination ends with.
+pub(crate) fn examined(doctor: &Doctor) -> Outcome {
+    if !doctor.has_failed() {
+        return Ok(());
+    }
+    Err(unwell(doctor.checks.iter().filter(|check| check.verdict == Verdict::Fail).count()))
+}
+
+/// So many checks failed.
+pub(crate) fn unwell(failed: usize) -> Failure {
+    let checks = if failed == 1 { "check" } else { "checks" };
+    Failure::new(FailureKind::Other, format!("{failed} {checks} failed"))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Pure; every cell that may hold foreign text is escaped here.
 
 use shipfs_image::{
-    control::{Collected, Identity, ImageRow, PeerRow, Pushed, Verified},
+    control::{Collected, Identity, ImageRow, Pushed, Verified},
     names::Shape,
     run::{
         lifecycle::Row,
@@ -19,7 +19,7 @@ const MAX_COMMAND: usize = 30;
 const GAP: usize = 3;
 
 /// Aligns rows under a heading; the last column is not padded.
-fn table<const N: usize>(heading: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+pub(crate) fn table<const N: usize>(heading: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let rows: Vec<[String; N]> = std::iter::once(heading.map(str::to_owned)).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
@@ -65,14 +65,6 @@ pub(crate) fn containers(rows: &[Row]) -> String {
         [row.id[..SHORT_ID].to_owned(), escaped(&row.name), escaped(&row.image), escaped(&command), status]
     });
     table(["ID", "NAME", "IMAGE", "COMMAND", "STATUS"], rows)
-}
-
-/// `PEER ADDRESS RECEIVED SENT AGENT`.
-pub(crate) fn peers(peers: &[PeerRow]) -> String {
-    let rows = peers.iter().map(|peer| {
-        [peer.peer.clone(), escaped(&peer.address), size(peer.received), size(peer.sent), escaped(&peer.agent)]
-    });
-    table(["PEER", "ADDRESS", "RECEIVED", "SENT", "AGENT"], rows)
 }
 
 /// `CID NAME` of what was loaded.

@@ -77,6 +77,9 @@ impl FromStr for Reference {
         if let Ok(digest) = rest.parse() {
             return Ok(Self::Digest(digest));
         }
+        if let Some(why) = mistyped_cid(rest) {
+            return Err(refused(ReferenceProblem::LikeACid(why)));
+        }
         rest.parse().map(Self::Name).map_err(|error: ReferenceError| refused(error.problem))
     }
 }
@@ -84,6 +87,39 @@ impl FromStr for Reference {
 /// Reads a CID in any multibase and version; no path, no scheme.
 fn parse_cid(text: &str) -> Option<Cid> {
     if text.is_empty() || text.contains('/') { None } else { Cid::try_from(text).ok() }
+}
+
+/// Why a text that begins as CIDs do is none; `None` for any other text.
+///
+/// No name of an image begins like this by accident; one that does has to be written with its registry.
+fn mistyped_cid(text: &str) -> Option<String> {
+    /// Letters that a CID of the usual hash has in base32.
+    const BASE32_LETTERS: usize = 59;
+    /// Letters that a CID of version 0 has.
+    const BASE58_LETTERS: usize = 46;
+    /// So few may well be a name.
+    const LEAST: usize = 12;
+    let is_word = text.len() >= LEAST && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let (is_of, letters, base) = if text.starts_with("bafkrei") || text.starts_with("bafybei") {
+        ((|letter| matches!(letter, 'a'..='z' | '2'..='7')) as fn(char) -> bool, BASE32_LETTERS, "base32")
+    } else if text.starts_with("Qm") {
+        let is_base58 = |letter: char| letter.is_ascii_alphanumeric() && !matches!(letter, '0' | 'O' | 'I' | 'l');
+        (is_base58 as fn(char) -> bool, BASE58_LETTERS, "base58")
+    } else {
+        return None;
+    };
+    if !is_word {
+        return None;
+    }
+    if let Some(odd) = text.chars().find(|letter| !is_of(*letter)) {
+        return Some(format!("`{odd}` is no letter of {base}"));
+    }
+    let has = text.len();
+    Some(if has == letters {
+        "its letters name none".to_owned()
+    } else {
+        format!("has {has} letters instead of {letters}")
+    })
 }
 
 impl fmt::Display for Reference {
@@ -233,6 +269,9 @@ pub enum ReferenceProblem {
     /// `/ipfs/` promises a CID.
     #[error("expected a CID")]
     NotACid,
+    /// It has the beginning of a CID, and is none: copied in part, or mistyped.
+    #[error("it looks like a CID, but {0}")]
+    LikeACid(String),
     /// The CID uses a hash that cannot be checked.
     #[error(transparent)]
     Cid(CidError),
@@ -298,6 +337,27 @@ mod tests {
         assert_eq!(problem("ipns://example.com"), ReferenceProblem::Ipns);
         let unknown = Cid::new_v1(0x55, multihash::Multihash::<64>::wrap(0x1e, &[1; 32]).expect("fits"));
         assert!(matches!(problem(&unknown.to_string()), ReferenceProblem::Cid(_)));
+    }
+
+    #[test]
+    fn a_mistyped_cid_is_not_taken_for_a_name() {
+        let v0 = "QmdfTbBqBPQ7VNxZEYEj14VmRuZBkqFbiwReogJgS1zR1n";
+        for (text, why) in [
+            (ROOT[..40].to_owned(), "has 40 letters instead of 59"),
+            (format!("{ROOT}a"), "has 60 letters instead of 59"),
+            (ROOT.replacen('s', "1", 1), "`1` is no letter of base32"),
+            (v0[..40].to_owned(), "has 40 letters instead of 46"),
+            (v0.replace('7', "0"), "`0` is no letter of base58"),
+        ] {
+            assert_eq!(problem(&text), ReferenceProblem::LikeACid(why.to_owned()));
+            assert!(matches!(problem(&format!("ipfs://{text}")), ReferenceProblem::LikeACid(_)));
+        }
+        // What only begins like one.
+        for name in
+            ["bafkrei", "bafkreiam/s2ylngzhei", "bafkreiam6s2ylngzhei:v1", "docker.io/library/bafkreiam6s2ylngzhei"]
+        {
+            assert!(matches!(name.parse(), Ok(Reference::Name(_))), "{name}");
+        }
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct NetworkConfig {
     pub security: Security,
     /// What peers may cost.
     pub limits: Limits,
+    /// Dial peers that delivered before in this network, and remember those that deliver now.
+    pub remember: bool,
 }
 
 /// What other peers may cost this node, all together and each. What the protocols themselves fix is not here: a message
@@ -140,6 +142,7 @@ impl NetworkConfig {
             mdns: false,
             security: Security::Any,
             limits: Limits::default(),
+            remember: true,
         }
     }
 

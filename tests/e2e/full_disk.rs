@@ -91,6 +91,17 @@ fn privileged_d6_a_full_disk_fails_each_verb_and_loses_nothing() {
     must_fail(&mut offline(&repository, &["pull", small, "--to", &to]));
     assert!(!target.exists());
     whole();
+    // Without one free byte, what is here can still be read.
+    let mut filling = std::fs::OpenOptions::new().append(true).open(&filler).expect("opens");
+    while std::io::Write::write_all(&mut filling, &[7; 4096]).is_ok() {}
+    for verb in [&["images"][..], &["inspect", small], &["verify"], &["why", small], &["doctor"]] {
+        let output = offline(&repository, verb).output().expect("it starts");
+        let is_told = verb[0] == "doctor" && said(&output).contains("FAIL space");
+        assert!(output.status.success() || is_told, "{verb:?}: {}", said(&output));
+    }
+    let elsewhere = folder.path().join("elsewhere.tar").display().to_string();
+    program::run(&mut offline(&repository, &["save", small, "--output", &elsewhere]));
+    drop(filling);
     // With room again, all of it can be done.
     std::fs::remove_file(&filler).expect("removed");
     program::run(&mut offline(&repository, &["pull", small, "--to", &to]));

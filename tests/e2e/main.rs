@@ -13,6 +13,7 @@ mod registry;
 mod relay;
 mod repository;
 mod run;
+mod seeing;
 mod swarm;
 mod tidy;
 mod unpack;

@@ -52,8 +52,21 @@ fn shell(mut command: Command, script: &str, repository: &Path) -> Command {
 #[test]
 fn every_block_is_run_or_marked_as_text() {
     for (info, text) in blocks() {
-        assert!(["sh", "sh host=1", "sh host=2", "rust", "text"].contains(&info.as_str()), "`{info}`: {text}");
+        assert!(["sh", "sh host=1", "sh host=2", "rust", "text", "toml"].contains(&info.as_str()), "`{info}`: {text}");
     }
+}
+
+/// The example of a `config.toml` is one: each of its settings counts.
+#[test]
+fn the_example_of_a_configuration_counts() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let (_, example) = blocks().into_iter().find(|(info, _)| info == "toml").expect("an example");
+    std::fs::write(folder.path().join("config.toml"), &example).expect("written");
+    let shown = program::run(program::shipfs(folder.path()).args(["--json", "config"]));
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let from_file = shown["settings"].as_array().expect("a list").iter();
+    let from_file = from_file.filter(|row| row["from"].as_str().is_some_and(|from| from.contains("config.toml:")));
+    assert_eq!(from_file.count(), example.lines().count(), "{shown:#}");
 }
 
 /// `.ci/test` is what runs this test; everything else in a plain block is run.

@@ -5,8 +5,8 @@
 //! and stores of their own, and talk to the registry on loopback and to nobody else.
 
 use super::registry::keep;
-use shipfs_tests::multi_arch::{self, GREETING, PROGRAM};
 use shipfs_tests::http;
+use shipfs_tests::multi_arch::{self, GREETING, PROGRAM};
 use shipfs_tests::peers;
 use shipfs_tests::program::{Running, privileged, said, tool};
 use shipfs_tests::repository::Repository;

@@ -2,9 +2,12 @@
 //! result. Nothing is decided here.
 
 mod completion;
+mod config;
 mod container;
 mod cp;
 mod daemon;
+mod daemon;
+mod doctor;
 mod exec;
 mod gc;
 mod id;
@@ -31,6 +34,7 @@ mod tag;
 mod verify;
 mod version;
 mod watch;
+mod why;
 
 use clap::Subcommand;
 
@@ -67,11 +71,21 @@ pub(crate) enum Command {
     Ipfs(registry::IpfsArgs),
     Id(id::Args),
     Peers(peers::Args),
+    Why(why::Args),
+    Doctor(doctor::Args),
+    Config(config::Args),
     Key(key::Args),
     Version(version::Args),
     Completion(completion::Args),
     #[command(name = watch::NAME, hide = true)]
     Watch(watch::Args),
+}
+
+impl Command {
+    /// Whether the repository's settings matter.
+    pub(crate) fn needs_settings(&self) -> bool {
+        !matches!(self, Self::Key(_) | Self::Version(_) | Self::Completion(_))
+    }
 }
 
 /// Carries a verb out.
@@ -102,6 +116,9 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Ipfs(args) => registry::run_ipfs(args, context).await,
         Command::Id(args) => id::run(args, context).await,
         Command::Peers(args) => peers::run(args, context).await,
+        Command::Why(args) => why::run(args, context).await,
+        Command::Doctor(args) => doctor::run(args, context).await,
+        Command::Config(args) => config::run(args, context),
         Command::Key(args) => key::run(args, context),
         Command::Version(args) => version::run(args, context),
         Command::Completion(args) => completion::run(args, context),

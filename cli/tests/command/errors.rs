@@ -21,6 +21,12 @@ fn wrong_usage_exits_with_2_before_anything_is_touched() {
         (&["tag", "a", "b@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"], "takes no digest"),
         (&["rmi"], "required"),
         (&["--quiet", "--json", "images"], "cannot be used with"),
+        (&["--quiet", "images", "--json"], "cannot be used with"),
+        (&["--json", "images", "--quiet"], "cannot be used with"),
+        (&["-v", "images", "-q"], "cannot be used with"),
+        (&["--offline", "images", "--network", "lan"], "cannot be used with"),
+        (&["--mdns", "images", "--no-mdns"], "cannot be used with"),
+        (&["pull", &ABSENT_CID[..50]], "it looks like a CID, but has 50 letters instead of 59"),
     ] {
         let ran = shipfs.run(args);
         assert_eq!(ran.code, Some(2), "{args:?}: {ran:?}");

@@ -2,7 +2,7 @@
 
 use crate::support::Shipfs;
 
-const VERBS: [&str; 27] = [
+const VERBS: [&str; 30] = [
     "push",
     "pull",
     "images",
@@ -20,6 +20,9 @@ const VERBS: [&str; 27] = [
     "registry",
     "id",
     "peers",
+    "why",
+    "doctor",
+    "config",
     "key",
     "version",
     "completion",
@@ -52,13 +55,16 @@ Commands:
   registry    Let the clients of registries pull by CID, and push
   id          Say who this node is: peer ID, network, addresses
   peers       List the peers that the running node is connected to
+  why         Say where something is, or why it did not come
+  doctor      Check whether this node can do its work, and say what to do where it cannot
+  config      Show which settings count, and where each comes from
   key         Manage the key of a private network
   version     Show the version of this program
   completion  Print a script that completes this command's words in a shell
   help        Print this message or the help of the given subcommand(s)
 ";
     assert!(help.ok().starts_with(expected), "{}", help.text());
-    assert!(help.text().lines().count() < 45, "{}", help.text());
+    assert!(help.text().lines().count() < 52, "{}", help.text());
     assert!(help.text().lines().all(|line| line.chars().count() <= 110), "{}", help.text());
 }
 

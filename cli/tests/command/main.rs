@@ -6,5 +6,6 @@
 mod errors;
 mod help;
 mod holder;
+mod seeing;
 mod support;
 mod verbs;

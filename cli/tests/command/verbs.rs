@@ -49,9 +49,9 @@ fn images_have_names_until_they_are_removed() {
     assert_eq!(
         shipfs.run(&["images"]).ok(),
         format!(
-            "NAME                    CID                                                           SIZE      PLATFORM   ROOT\n\
-             hello:latest            {HELLO_CID}   1.6 KiB   -          descriptor\n\
-             localhost:5000/copy:2   {HELLO_CID}   1.6 KiB   -          descriptor\n"
+            "NAME                    CID                                                           SIZE      PLATFORM      ROOT\n\
+             hello:latest            {HELLO_CID}   1.6 KiB   linux/amd64   descriptor\n\
+             localhost:5000/copy:2   {HELLO_CID}   1.6 KiB   linux/amd64   descriptor\n"
         )
     );
     assert_eq!(shipfs.run(&["images", "--quiet"]).ok(), format!("{HELLO_CID}\n"));

@@ -295,7 +295,7 @@ mod tests {
     }
 
     async fn pull(node: &Node, root: &Cid, platforms: Platforms) -> Result<names::Image, pull::PullError> {
-        let options = PullOptions { platforms, name: None };
+        let options = PullOptions { platforms, ..PullOptions::default() };
         pull::pull(&EmbeddedBlobs::new(node.clone()), root, &options, None, &()).await
     }
 

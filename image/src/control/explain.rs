@@ -38,6 +38,10 @@ use crate::{
 /// Longest chain of errors that is followed.
 const MAX_DEPTH: usize = 16;
 
+/// What may help with content that is not what it should be, wherever it comes from.
+const MADE_WRONG: &str = "the image was made or copied wrongly: get another copy, or ask whoever made it; trying again \
+                          does not help";
+
 type Cause<'e> = &'e (dyn Error + 'static);
 
 /// What a user is told of an error.
@@ -50,9 +54,17 @@ pub(super) fn explain(error: Cause<'_>) -> Failure {
         if let Some((kind, hint)) = classified(cause) {
             failure.kind = kind;
             failure.hint = hint.map(str::to_owned);
+            if let (Some(BlobsError::NotFound { cid, asked }), Some(hint)) = (cause.downcast_ref(), &mut failure.hint)
+                && asked != NOBODY
+            {
+                hint.push_str(&format!("; `shipfs why {cid}` tells who was asked"));
+            }
             break;
         }
         next = cause.source();
+    }
+    if failure.kind == FailureKind::Content && failure.hint.is_none() {
+        failure.hint = Some(MADE_WRONG.to_owned());
     }
     failure
 }
@@ -342,7 +354,13 @@ fn place(error: Cause<'_>) -> Classified {
             SourceError::NoSuchImage { .. } | SourceError::Ambiguous { .. } => {
                 (FailureKind::NotFound, Some("append `:TAG` or `:NAME` to say which image is meant"))
             }
-            _ => (FailureKind::Place, None),
+            SourceError::Open { .. } => (FailureKind::Place, Some("is the path right, and may it be read?")),
+            SourceError::NotAnImage { .. } => (
+                FailureKind::Place,
+                Some("a layout is named as `oci:DIRECTORY`, an archive as `oci-archive:FILE` or `docker-archive:FILE`"),
+            ),
+            SourceError::NoStream | SourceError::Read { .. } | SourceError::Spool { .. } => (FailureKind::Place, None),
+            _ => (FailureKind::Place, Some(MADE_WRONG)),
         });
     }
     match error.downcast_ref::<SinkError>()? {
@@ -351,6 +369,7 @@ fn place(error: Cause<'_>) -> Classified {
         {
             Some((FailureKind::Full, Some("the image is in the repository; write it elsewhere with `shipfs save`")))
         }
+        SinkError::NotALayout { .. } => Some((FailureKind::Place, Some("name a new or empty directory, or a layout"))),
         SinkError::ManyPlatforms => Some((FailureKind::Place, Some("name one --platform, or use oci-archive"))),
         _ => Some((FailureKind::Place, None)),
     }

@@ -19,7 +19,7 @@ use shipfs_node::{
 
 use super::{
     Collected, Failure, FailureKind, Holder, Identity, NetworkChoice, Options, Order, Prepare, Prepared, Pull,
-    PullPolicy, Push, Reply, Repository, Request, Role, Source,
+    PullPolicy, Push, Reply, Repository, Request, Role, Source, doctor,
     explain::explain,
     foreign,
     images::Images,
@@ -30,6 +30,7 @@ use super::{
     prepare::{self, Unpacking},
     registry,
     verify::verify,
+    why::why,
 };
 use crate::{
     blobs::{Blobs, embedded::EmbeddedBlobs},
@@ -57,9 +58,8 @@ impl Repository for NodeRepository {
 
     async fn open(&self, role: Role) -> Result<Option<Host>, Failure> {
         // What the daemon of somebody else's does is not for the node that other verbs may need.
-        let nothing = Options::default();
-        let own = if self.options.daemon.is_some() { &nothing } else { &self.options };
-        let network = match chosen(own, None, &self.directory) {
+        let options = if self.options.daemon.is_some() { Options::default() } else { self.options.settled() };
+        let network = match chosen(&options, None, &self.directory) {
             // Its own verb asks nobody; those of other processes may.
             Ok((network, _)) if role == Role::Command && network.network == Network::Offline => NetworkConfig::lan(),
             Ok((network, _)) => network,
@@ -67,7 +67,7 @@ impl Repository for NodeRepository {
             Err(failure) if role == Role::Command && failure.kind == FailureKind::Network => NetworkConfig::offline(),
             Err(failure) => return Err(failure),
         };
-        let patience = self.options.patience.unwrap_or(DEFAULT_PATIENCE);
+        let patience = options.patience.unwrap_or(DEFAULT_PATIENCE);
         let config = Config { repository: self.directory.clone(), network, patience };
         match Node::start(config).await {
             Ok(node) => {
@@ -94,6 +94,7 @@ impl Host {
     /// # Errors
     /// [`Failure`] when the network cannot be entered, or an address not be listened on.
     pub async fn serve_everything(&self, options: &Options, events: &dyn EventSink) -> Result<Identity, Failure> {
+        let options = &options.settled();
         let network = self.network(self.node.net().await, options, events)?;
         if network.network != Network::Offline {
             let net = self.node.join(&network).await.map_err(|error| explain(&error))?;
@@ -146,12 +147,16 @@ impl Host {
         let own = &self.node.config().network;
         // A daemon's network was chosen by whoever started it; that of another command is an accident, but for as long as
         // it is joined no other can be.
+        let is_joined = running.is_some();
         let default = match running {
             Some(running) => Some(running.config().clone()),
             None if self.role == Role::Daemon => Some(own.clone()),
             None => None,
         };
-        let (network, warning) = chosen(options, default.as_ref(), &self.node.config().repository)?;
+        // What is configured is for whoever enters a network, which was done already, or is to be done here.
+        let enters = self.role == Role::Command && !is_joined;
+        let settled = if enters { options.settled() } else { options.clone() };
+        let (network, warning) = chosen(&settled, default.as_ref(), &self.node.config().repository)?;
         warning.into_iter().for_each(|text| events.emit(Event::Warning(text)));
         Ok(network)
     }
@@ -219,7 +224,8 @@ impl Host {
         let is_pull = matches!(request, Request::Pull(_));
         let is_reachable = network.network != Network::Offline;
         let asks = is_reachable && (is_pull || online::is_own(&self.node, &network));
-        let embedded = EmbeddedBlobs::new(self.node.clone());
+        let patience = options.settled().patience.unwrap_or(self.node.config().patience);
+        let embedded = EmbeddedBlobs::new(self.node.patient(patience));
         let blobs: Box<dyn Blobs> = if asks {
             if is_pull {
                 online::enter(&self.node, &network).await?;
@@ -267,6 +273,23 @@ impl Host {
         }
     }
 
+    /// Tells what is known about a CID, an image's root, or the file of a digest.
+    async fn why(
+        &self,
+        image: Reference,
+        again: bool,
+        options: &Options,
+        events: &dyn EventSink,
+    ) -> Result<Reply, Failure> {
+        let blobs = EmbeddedBlobs::new(self.node.clone());
+        let cid = match &image {
+            Reference::Cid(cid) => *cid,
+            other => names::resolve(blobs.records(), other).await.map_err(|error| explain(&error))?.root,
+        };
+        let network = self.network(self.node.net().await, options, events)?;
+        why(&self.node, &network, cid, again, options, events).await
+    }
+
     /// Serves until it is dropped.
     async fn serve(&self, root: Reference, options: &Options, events: &dyn EventSink) -> Result<Reply, Failure> {
         let blobs = EmbeddedBlobs::new(self.node.clone());
@@ -306,6 +329,16 @@ impl Holder for Host {
                 answering.await
             }
             Request::Id => self.identity().await.map(Reply::Identity),
+            Request::Why { image, again } => {
+                let asking: BoxFuture<'_, _> = Box::pin(self.why(image, again, &order.options, events));
+                asking.await
+            }
+            Request::Doctor => {
+                let network = self.network(self.node.net().await, &order.options, events);
+                let checking: BoxFuture<'_, _> =
+                    Box::pin(doctor::examine(&self.node, network, &order.options, self.role, events));
+                Ok(Reply::Doctor(checking.await))
+            }
             Request::Peers => {
                 let network = self.network(self.node.net().await, &order.options, events)?;
                 online::peers(&self.node, &network, events).await

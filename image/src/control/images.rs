@@ -16,6 +16,7 @@ use crate::{
     bring::blocking,
     copy,
     event::{Event, EventSink},
+    inspect,
     location::{Format, Location},
     names::{self, Image, NamesError},
     oci::{Platforms, descriptor},
@@ -149,16 +150,17 @@ impl Images<'_> {
 
     /// Makes an image local, and writes it elsewhere if asked to.
     pub(super) async fn pull(mut self, pull: Pull) -> Result<(Reply, Image), Failure> {
-        let cid = match &pull.image {
-            Reference::Cid(cid) => *cid,
+        let (cid, record) = match &pull.image {
+            Reference::Cid(cid) => (*cid, None),
             other => {
                 let found = names::resolve(self.blobs.records(), other).await;
                 let hint = "only a CID can be pulled from others; ask whoever pushed it";
-                found.map_err(|error| Failure { hint: Some(hint.to_owned()), ..explain(&error) })?.root
+                let found = found.map_err(|error| Failure { hint: Some(hint.to_owned()), ..explain(&error) })?;
+                (found.root, Some(found.name))
             }
         };
         let name = pull.name.as_deref().map(parse_name).transpose()?;
-        let options = PullOptions { platforms: platforms(&pull.platforms)?, name };
+        let options = PullOptions { platforms: platforms(&pull.platforms)?, name, record };
         let to = pull.to.as_ref().map(Location::to_string);
         let sink = match pull.to {
             Some(to) => {
@@ -181,7 +183,7 @@ impl Images<'_> {
             return Err(explain(&NamesError::Unknown { reference }).hint(hint));
         };
         let name = pull.name.as_deref().map(parse_name).transpose()?;
-        let options = PullOptions { platforms: platforms(&pull.platforms)?, name };
+        let options = PullOptions { platforms: platforms(&pull.platforms)?, name, record: None };
         let shown = to.to_string();
         let known = self.known_names().await?;
         let sink = self.sink(to, known).await?;
@@ -215,7 +217,25 @@ impl Images<'_> {
     /// Lists what is here.
     pub(super) async fn list(self) -> Result<Reply, Failure> {
         let images = names::list(self.blobs.records()).await.map_err(|error| explain(&error))?;
-        Ok(Reply::Images(images.iter().map(row).collect()))
+        let mut rows = Vec::new();
+        for image in &images {
+            let mut row = row(image);
+            if row.platforms.is_empty() {
+                row.platforms = self.configured_platforms(image).await;
+            }
+            rows.push(row);
+        }
+        Ok(Reply::Images(rows))
+    }
+
+    /// The platforms that the configurations of an image name, for one whose documents do not: a single manifest. Of an
+    /// image that cannot be read, none.
+    async fn configured_platforms(&self, image: &Image) -> Vec<String> {
+        let seen = inspect::inspect(self.blobs, &image.root, &Platforms::All).await;
+        let configs = seen.map(|seen| seen.configs).unwrap_or_default();
+        let mut platforms: Vec<_> = configs.iter().map(|config| config.parsed.platform.to_string()).collect();
+        platforms.dedup();
+        platforms
     }
 
     /// Gives an image one more name.

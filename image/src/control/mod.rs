@@ -4,6 +4,7 @@
 //! there through a private socket and gets the same events and the same [`Reply`] or [`Failure`].
 
 mod client;
+mod doctor;
 mod explain;
 mod failure;
 mod find;
@@ -26,8 +27,10 @@ mod session;
 mod socket;
 mod swarm_key;
 mod verify;
+mod why;
 mod wire;
 
+pub use doctor::{Check, Doctor, Verdict};
 pub use failure::{Failure, FailureKind};
 pub use foreign::{IpfsAddress, IpfsDaemon, needs_own_node};
 pub use holder::{Holder, Order, Repository};
@@ -42,6 +45,7 @@ pub use request::{
 };
 pub use session::Session;
 pub use swarm_key::{SWARM_KEY_FILE, generate_swarm_key, write_swarm_key};
+pub use why::{Asked, Dial, Fetched, Here, Other, Routing, Why};
 pub use wire::Role;
 
 #[cfg(test)]

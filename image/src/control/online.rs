@@ -29,6 +29,9 @@ use crate::{
 /// How often it is looked whether a verb made the node enter its network.
 const JOIN_POLL: Duration = Duration::from_millis(20);
 
+/// How long a peer that was just connected to may take to say what it is.
+const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Sees to it that a verb which may need peers finds `network`: at once where it is not the one that the node enters by
 /// itself when the first peer is needed.
 pub(super) async fn enter(node: &Node, network: &NetworkConfig) -> Result<(), Failure> {
@@ -85,9 +88,9 @@ async fn watch<T: Send>(
     mut verb: BoxFuture<'_, Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let telling = tell_joined(node, events);
-    // The node's own patience was set by whoever started it; only a shorter one can be kept here.
+    // A fetch of its own is as patient as it should be, and says more; this ends the wait for one of somebody else.
     let own = node.config().patience;
-    let patience = options.patience.filter(|patience| *patience < own);
+    let patience = options.patience.map(|patience| patience * 3 / 2).filter(|patience| *patience < own);
     let starving = starved(node, patience);
     tokio::pin!(telling, starving);
     let mut told = false;
@@ -192,14 +195,27 @@ pub(super) async fn peers(node: &Node, network: &NetworkConfig, events: &dyn Eve
         for peer in &network.peers {
             net.connect(peer.clone()).await.map_err(|error| explain(&error))?;
         }
+        // What they call themselves comes a moment after the connection.
+        let until = Instant::now() + IDENTIFY_TIMEOUT;
+        while Instant::now() < until && node.peers().await.iter().any(|peer| peer.agent.is_empty()) {
+            tokio::time::sleep(JOIN_POLL).await;
+        }
     }
+    let private = node.net().await.is_some_and(|net| matches!(net.config().network, Network::Private(_)));
     let rows = node.peers().await.into_iter().map(|peer| PeerRow {
         peer: peer.peer.to_string(),
         address: peer.address.to_string(),
+        transport: if private { format!("private {}", peer.transport) } else { peer.transport },
+        outbound: Some(peer.outbound),
+        connected_ms: Some(u64::try_from(peer.connected.as_millis()).unwrap_or(u64::MAX)),
         agent: peer.agent,
+        protocols: peer.protocols,
         named: peer.named,
         received: peer.traffic.received,
         sent: peer.traffic.sent,
+        wasted: Some(peer.traffic.wasted),
+        wire_received: Some(peer.traffic.wire_received),
+        wire_sent: Some(peer.traffic.wire_sent),
     });
     Ok(Reply::Peers(rows.collect()))
 }

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Doctor, Why};
 use crate::names::Shape;
 
 /// The result of a verb.
@@ -39,6 +40,10 @@ pub enum Reply {
     Identity(Identity),
     /// The peers that are connected.
     Peers(Vec<PeerRow>),
+    /// What is known about a CID.
+    Why(Box<Why>),
+    /// What was checked of this node.
+    Doctor(Doctor),
 }
 
 /// Result of a push.
@@ -188,14 +193,28 @@ pub struct PeerRow {
     pub peer: String,
     /// The address it is connected by.
     pub address: String,
+    /// How it is connected: `tcp+tls`, `tcp+noise`, `quic`; `private` before it in a private network.
+    pub transport: String,
+    /// Whether this node opened the connection; not known of the peers of another daemon.
+    pub outbound: Option<bool>,
+    /// How long it has been connected, in milliseconds; not known of the peers of another daemon.
+    pub connected_ms: Option<u64>,
     /// What it calls itself; foreign text.
     pub agent: String,
+    /// Revisions of Bitswap that it speaks, newest first; foreign text.
+    pub protocols: Vec<String>,
     /// Whether the user named it, rather than the network.
     pub named: bool,
     /// Bytes of blocks that came from it.
     pub received: u64,
     /// Bytes of blocks that went to it.
     pub sent: u64,
+    /// Bytes of blocks that came twice, or unasked; not known of the peers of another daemon, as those below.
+    pub wasted: Option<u64>,
+    /// Bytes of all Bitswap messages that came from it.
+    pub wire_received: Option<u64>,
+    /// Bytes of all Bitswap messages that went to it.
+    pub wire_sent: Option<u64>,
 }
 
 impl Reply {

@@ -83,6 +83,15 @@ pub enum Request {
     Id,
     /// Lists the peers that are connected.
     Peers,
+    /// Tells where something lies, or who was asked for it and what they said.
+    Why {
+        /// What is asked about: the block or file of a CID, the root of an image.
+        image: Reference,
+        /// Whether it is asked for once more, though it was before.
+        again: bool,
+    },
+    /// Checks whether this node can do its work.
+    Doctor,
     /// Serves what the repository holds until it is cancelled; its reply never comes.
     Serve {
         /// What the user wants to be found.
@@ -207,6 +216,10 @@ pub struct Options {
     /// The daemon of somebody else's that does the work; this node does, when absent.
     #[serde(default)]
     pub daemon: Option<IpfsDaemon>,
+    /// What the repository's own configuration says. It counts where the user said nothing, for a process that enters a
+    /// network by itself: never for one that works through a holder that did.
+    #[serde(default)]
+    pub configured: Option<Box<Options>>,
 }
 
 impl Options {
@@ -215,6 +228,30 @@ impl Options {
         if let Some(path) = &mut self.swarm_key {
             *path = anchored(directory, path);
         }
+    }
+
+    /// What counts for a process that enters a network by itself. Peers, addresses to listen on and mDNS were configured
+    /// for the network that was: where the user names another one, they are left out.
+    pub fn settled(&self) -> Self {
+        let Some(configured) = self.configured.as_deref() else { return self.clone() };
+        let mut settled = Self { configured: None, ..self.clone() };
+        settled.patience = self.patience.or(configured.patience);
+        // A key that is named names its network.
+        let said = self.network.or(self.swarm_key.is_some().then_some(NetworkChoice::Private));
+        match (said, configured.network) {
+            (Some(NetworkChoice::Offline), _) => return settled,
+            (Some(said), Some(configured)) if said != configured => return settled,
+            _ => {}
+        }
+        settled.network = said.or(configured.network);
+        settled.mdns = self.mdns.or(configured.mdns);
+        if settled.peers.is_empty() {
+            settled.peers = configured.peers.clone();
+        }
+        if settled.listen.is_empty() {
+            settled.listen = configured.listen.clone();
+        }
+        settled
     }
 }
 
@@ -327,6 +364,29 @@ mod tests {
             let text = serde_json::to_string(&request).expect("serialises");
             assert_eq!(serde_json::from_str::<Request>(&text).expect("parses"), request, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_configured_counts_where_nothing_was_said() {
+        let configured = Options {
+            network: Some(NetworkChoice::Private),
+            peers: vec!["/ip4/192.0.2.1/tcp/1".into()],
+            listen: vec!["/ip4/0.0.0.0/tcp/2".into()],
+            mdns: Some(true),
+            patience: Some(Duration::from_secs(5)),
+            ..Options::default()
+        };
+        let with = |said: Options| Options { configured: Some(Box::new(configured.clone())), ..said }.settled();
+        assert_eq!(with(Options::default()), configured);
+        let peers = vec!["/ip4/192.0.2.9/tcp/9".to_owned()];
+        let said = with(Options { peers: peers.clone(), mdns: Some(false), ..Options::default() });
+        assert_eq!(said, Options { peers, mdns: Some(false), ..configured.clone() });
+        // Another network has nothing to do with them.
+        let lan = Options { network: Some(NetworkChoice::Lan), ..Options::default() };
+        assert_eq!(with(lan.clone()), Options { patience: configured.patience, ..lan.clone() });
+        let key = Options { swarm_key: Some("/key".into()), ..Options::default() };
+        assert_eq!(with(key), Options { swarm_key: Some("/key".into()), ..configured.clone() });
+        assert_eq!(lan.settled(), lan);
     }
 
     #[test]

@@ -38,6 +38,9 @@ pub struct PullOptions {
     pub platforms: Platforms,
     /// A name beside its CID.
     pub name: Option<Name>,
+    /// The record that is written, when it is another than that of its CID: the image was named, and is brought up to
+    /// date, not listed once more.
+    pub record: Option<String>,
 }
 
 /// Pulls the image with the root `cid`, and writes it to `sink` if there is one.
@@ -69,7 +72,10 @@ pub async fn pull(
     if !incomplete {
         incomplete = !bring_extras(blobs, &root, &plan, &bringer, events).await?;
     }
-    let image = record(&root, &plan, bringer.members(), incomplete);
+    let mut image = record(&root, &plan, bringer.members(), incomplete);
+    if let Some(record) = &options.record {
+        image.name.clone_from(record);
+    }
     names::save(blobs.records(), &image).await?;
     if let Some(name) = &options.name {
         let named = Image { name: name.without_digest().to_string(), ..image.clone() };

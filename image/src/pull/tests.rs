@@ -38,7 +38,7 @@ async fn two(path: &str, shape: Shape) -> Two {
 
 impl Two {
     async fn pull(&self, platforms: Platforms) -> Result<Image, PullError> {
-        let options = PullOptions { platforms, name: None };
+        let options = PullOptions { platforms, ..PullOptions::default() };
         pull(&self.puller, &self.image.root, &options, None, &()).await
     }
 }

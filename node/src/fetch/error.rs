@@ -114,9 +114,9 @@ pub enum FetchError {
 fn starved(asked: usize, holders: usize, waited: Duration) -> String {
     let waited = waited.as_secs_f32();
     match (asked, holders) {
-        (0, _) => format!("no peer was found within {waited:.0} s"),
-        (asked, 0) => format!("none of the {asked} peers asked within {waited:.0} s has it"),
-        (_, holders) => format!("{holders} peers have it, but sent nothing for {waited:.0} s"),
+        (0, _) => format!("no peer was found within {waited:.1} s"),
+        (asked, 0) => format!("none of the {asked} peers asked within {waited:.1} s has it"),
+        (_, holders) => format!("{holders} peers have it, but sent nothing for {waited:.1} s"),
     }
 }
 

@@ -383,7 +383,8 @@ impl FileFetch<'_> {
                         NetError::Offline => FetchError::Offline { cid: missing.first().copied().unwrap_or(self.cid) },
                         other => other.into(),
                     })?
-                    .session(),
+                    .session()
+                    .about(&self.cid),
             );
         }
         Ok(session.as_mut().expect("it was just opened"))
@@ -399,7 +400,9 @@ impl FileFetch<'_> {
             Some(Ok(block)) => Ok(block),
             Some(Err(starved)) => {
                 let missing = wanted.values().flatten().min_by_key(|child| child.at.offset);
-                Err(unavailable(missing.map_or(self.cid, |child| child.cid), starved))
+                let missing = missing.map_or(self.cid, |child| child.cid);
+                session.starved(&missing);
+                Err(unavailable(missing, starved))
             }
         }
     }

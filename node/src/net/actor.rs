@@ -6,7 +6,8 @@
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::known::{self, Known, Link};
 use super::listening::{Listened, Listening};
-use super::{NetError, PeerInfo, peer_in};
+use super::secured::Secured;
+use super::{NetError, PeerInfo, Routing, peer_in};
 use crate::config::{Limits, NetworkConfig};
 use crate::exchange::bitswap::{Exchange, Signal};
 use cid::Cid;
@@ -29,12 +30,17 @@ const MAX_PROVIDERS: usize = 16;
 /// that others wait for.
 const MAX_FOUND_DIALS: usize = 16;
 
+/// Addresses found by mDNS whose peers are told.
+const MAX_TOLD: usize = 512;
+
 /// What others ask of the swarm.
 #[derive(Debug)]
 pub(super) enum Command {
     Listeners(oneshot::Sender<Vec<Multiaddr>>),
     Listen(Multiaddr, Listened),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
+    Routing(oneshot::Sender<Routing>),
+    Revisit(Vec<Multiaddr>),
     Connect(Multiaddr, oneshot::Sender<Result<PeerId, NetError>>),
     Provide(Cid, oneshot::Sender<bool>),
     FindProviders(Cid, oneshot::Sender<Vec<PeerId>>),
@@ -54,6 +60,9 @@ pub(super) struct Actor {
     signals: mpsc::Receiver<Signal>,
     named: Vec<Multiaddr>,
     limits: Limits,
+    /// Peers that delivered before.
+    remembered: Vec<Multiaddr>,
+    secured: Secured,
     connected: HashMap<PeerId, Known>,
     /// Dials of peers that were found on the link.
     found_dials: HashSet<ConnectionId>,
@@ -75,6 +84,7 @@ impl Actor {
         commands: mpsc::Receiver<Command>,
         signals: mpsc::Receiver<Signal>,
         config: &NetworkConfig,
+        secured: Secured,
     ) -> Self {
         Self {
             swarm,
@@ -83,6 +93,8 @@ impl Actor {
             signals,
             named: config.peers.clone(),
             limits: config.limits.clone(),
+            remembered: Vec::new(),
+            secured,
             connected: HashMap::new(),
             found_dials: HashSet::new(),
             dials: HashMap::new(),
@@ -151,6 +163,11 @@ impl Actor {
             Command::Listeners(reply) => drop(reply.send(self.swarm.listeners().cloned().collect())),
             Command::Listen(address, reply) => self.begin_to_listen(address, reply),
             Command::Peers(reply) => drop(reply.send(self.peers())),
+            Command::Routing(reply) => drop(reply.send(self.routing())),
+            Command::Revisit(addresses) => {
+                self.remembered = addresses;
+                self.dial_remembered();
+            }
             Command::Connect(address, reply) => self.connect(address, reply),
             Command::Provide(cid, reply) => match self.swarm.behaviour_mut().kad.start_providing(record_key(&cid)) {
                 Ok(query) => drop(self.provides.insert(query, reply)),
@@ -168,13 +185,19 @@ impl Actor {
             .connected
             .iter()
             .filter_map(|(peer, connected)| {
-                let address = &connected.links.last()?.address;
+                let link = connected.links.last()?;
+                let address = &link.address;
                 let named = self.named.iter().any(|named| peer_in(named) == Some(*peer) || named == address);
                 Some(PeerInfo {
                     peer: *peer,
                     address: address.clone(),
                     agent: connected.agent.clone(),
                     named,
+                    transport: self.secured.transport(peer, address),
+                    protocols: connected.protocols.clone(),
+                    outbound: link.outbound,
+                    connected: link.since.elapsed(),
+                    dialable: connected.dialable(),
                     traffic: self.exchange.traffic(peer),
                 })
             })
@@ -197,12 +220,44 @@ impl Actor {
         }
     }
 
-    fn redial(&mut self) {
-        let is_connected = |address: &Multiaddr| match peer_in(address) {
+    fn is_connected(&self, address: &Multiaddr) -> bool {
+        match peer_in(address) {
             Some(peer) => self.connected.contains_key(&peer),
             None => self.connected.values().any(|known| known.links.iter().any(|link| link.address == *address)),
-        };
-        let missing: Vec<_> = self.named.iter().filter(|address| !is_connected(address)).cloned().collect();
+        }
+    }
+
+    fn routing(&self) -> Routing {
+        let named = self.named.iter().map(|address| (address.clone(), self.is_connected(address)));
+        let mdns = self.swarm.behaviour().mdns.as_ref();
+        Routing {
+            named: named.collect(),
+            found: mdns.map(|mdns| {
+                // One address each.
+                let found: HashSet<_> = mdns.discovered_nodes().take(MAX_TOLD).copied().collect();
+                found.into_iter().collect()
+            }),
+            table: *self.table_peers.borrow(),
+            remembered: self.remembered.len(),
+        }
+    }
+
+    /// Dials peers that delivered before, as if they had been found on the link.
+    fn dial_remembered(&mut self) {
+        let room = MAX_FOUND_DIALS.saturating_sub(self.found_dials.len());
+        let missing = self.remembered.iter().filter(|address| !self.is_connected(address)).take(room);
+        for address in missing.cloned().collect::<Vec<_>>() {
+            let options = dial_options(&address, PeerCondition::DisconnectedAndNotDialing);
+            let id = options.connection_id();
+            match self.swarm.dial(options) {
+                Ok(()) => drop(self.found_dials.insert(id)),
+                Err(error) => tracing::debug!(%address, %error, "a peer from before is not dialled"),
+            }
+        }
+    }
+
+    fn redial(&mut self) {
+        let missing: Vec<_> = self.named.iter().filter(|address| !self.is_connected(address)).cloned().collect();
         for address in missing {
             if let Err(error) = self.swarm.dial(dial_options(&address, PeerCondition::DisconnectedAndNotDialing)) {
                 tracing::debug!(%address, %error, "a named peer cannot be dialled");
@@ -221,6 +276,7 @@ impl Actor {
                 // Connections that nothing used were closed; whoever is near is asked again.
                 self.redial();
                 self.dial_found();
+                self.dial_remembered();
                 let is_same = |search: &Search| search.reply.is_none() && search.cid == cid;
                 if !self.searches.values().any(is_same) {
                     self.search(&cid, None);
@@ -259,10 +315,12 @@ impl Actor {
                     known.links.retain(|link| link.id != connection_id);
                     if known.links.is_empty() {
                         self.connected.remove(&peer_id);
+                        self.secured.forget(&peer_id);
                     }
                 }
             }
-            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+            SwarmEvent::OutgoingConnectionError { connection_id, error, peer_id } => {
+                self.exchange.trace().dial_failed(peer_id, &error);
                 tracing::debug!(%error, "a dial failed");
                 self.found_dials.remove(&connection_id);
                 if let Some((address, reply)) = self.dials.remove(&connection_id) {
@@ -278,9 +336,9 @@ impl Actor {
                 id,
                 result,
                 step,
-                ..
+                stats,
             })) => {
-                self.on_answer(id, result, step.last);
+                self.on_answer(id, result, step.last.then_some(stats.num_requests()));
             }
             SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::InboundRequest {
                 request: kad::InboundRequest::AddProvider { record: Some(record) },
@@ -334,6 +392,8 @@ impl Actor {
         }
         let Some(known) = self.connected.get_mut(&peer) else { return };
         known.set_agent(&info.agent_version);
+        known.set_protocols(&info.protocols);
+        known.set_listens(&info.listen_addrs);
         let kad = &mut self.swarm.behaviour_mut().kad;
         if info.protocols.iter().any(|protocol| kad.protocol_names().contains(protocol)) {
             for address in known.admit_addresses(info.listen_addrs, &self.limits) {
@@ -351,7 +411,8 @@ impl Actor {
         let _ = self.swarm.disconnect_peer_id(peer);
     }
 
-    fn on_answer(&mut self, id: kad::QueryId, result: kad::QueryResult, last: bool) {
+    /// `asked` counts the peers that were, with the last answer to a query.
+    fn on_answer(&mut self, id: kad::QueryId, result: kad::QueryResult, asked: Option<u32>) {
         match result {
             kad::QueryResult::GetProviders(answer) => {
                 let Some(search) = self.searches.get_mut(&id) else { return };
@@ -370,8 +431,12 @@ impl Actor {
                         }
                     }
                 }
-                if last && let Some(Search { found, reply: Some(reply), .. }) = self.searches.remove(&id) {
-                    let _ = reply.send(found.into_iter().collect());
+                let Some(asked) = asked else { return };
+                if let Some(Search { cid, found, reply }) = self.searches.remove(&id) {
+                    self.exchange.trace().searched(&cid, asked, found.len());
+                    if let Some(reply) = reply {
+                        let _ = reply.send(found.into_iter().collect());
+                    }
                 }
             }
             kad::QueryResult::StartProviding(answer) => {

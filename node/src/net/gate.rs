@@ -1,7 +1,7 @@
 //! The dial gate: which addresses a node may connect to at all, whatever peers or name servers advertise.
 //!
 //! In a LAN every address that is not on-link is refused: not on the subnet of one of this host's interfaces, not
-//! link-local, not loopback. The check sits right in front of the TCP transport, so no behaviour can go around it.
+//! link-local, not loopback; a tunnel's subnet is none of them. The check sits right in front of the TCP transport, so no behaviour can go around it.
 
 use if_addrs::{IfAddr, get_if_addrs};
 use libp2p::Multiaddr;
@@ -94,7 +94,9 @@ fn subnets() -> std::io::Result<Vec<Subnet>> {
         IfAddr::V4(v4) => (IpAddr::V4(v4.ip), v4.prefixlen),
         IfAddr::V6(v6) => (IpAddr::V6(v6.ip), v6.prefixlen),
     };
-    Ok(get_if_addrs()?.into_iter().map(|interface| subnet(interface.addr)).collect())
+    // What lies at the other end of a tunnel is not on this host's link, whatever subnet the tunnel has.
+    let links = get_if_addrs()?.into_iter().filter(|interface| !interface.is_p2p());
+    Ok(links.map(|interface| subnet(interface.addr)).collect())
 }
 
 /// Whether `ip` lies in the subnet. A subnet without a prefix, which would hold the whole internet, holds nothing.

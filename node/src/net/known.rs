@@ -6,10 +6,13 @@
 use crate::config::Limits;
 use libp2p::identity::{KeyType, PublicKey};
 use libp2p::swarm::ConnectionId;
-use libp2p::{Multiaddr, kad};
+use libp2p::{Multiaddr, StreamProtocol, kad};
+use std::time::Instant;
 
 /// Longest agent name kept, in bytes.
 const MAX_AGENT_BYTES: usize = 128;
+/// Protocols of one peer that are kept: the revisions of Bitswap there are.
+const MAX_PROTOCOLS: usize = 4;
 /// Addresses kept with a provider record. A peer has a few for each of its interfaces.
 const MAX_RECORD_ADDRESSES: usize = 8;
 /// Longest encoding of a public RSA key, in bytes: 4096 bits take 550. Longer keys cost time at every handshake.
@@ -23,6 +26,7 @@ pub(super) struct Link {
     pub(super) address: Multiaddr,
     /// This node opened it.
     pub(super) outbound: bool,
+    pub(super) since: Instant,
     lost_pings: u32,
     /// Bytes exchanged with the peer when a ping was last lost.
     exchanged: u64,
@@ -30,7 +34,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(id: ConnectionId, address: Multiaddr, outbound: bool) -> Self {
-        Self { id, address, outbound, lost_pings: 0, exchanged: 0 }
+        Self { id, address, outbound, since: Instant::now(), lost_pings: 0, exchanged: 0 }
     }
 
     /// Counts a ping; whether the connection is dead. `exchanged` counts the bytes that came and went: behind a slow link
@@ -52,6 +56,10 @@ impl Link {
 pub(super) struct Known {
     pub(super) links: Vec<Link>,
     pub(super) agent: String,
+    /// Revisions of Bitswap that it speaks, newest first.
+    pub(super) protocols: Vec<String>,
+    /// Where it says it listens, on the address that it is connected by.
+    pub(super) listens: Option<Multiaddr>,
     addresses: usize,
     provided: usize,
     /// It has joined the routing table.
@@ -62,6 +70,26 @@ impl Known {
     /// Takes note of what the peer calls itself.
     pub(super) fn set_agent(&mut self, agent: &str) {
         self.agent = printable(agent);
+    }
+
+    /// Takes note of the revisions of Bitswap that the peer speaks.
+    pub(super) fn set_protocols(&mut self, protocols: &[StreamProtocol]) {
+        let bitswap = protocols.iter().filter(|protocol| protocol.as_ref().starts_with("/ipfs/bitswap"));
+        self.protocols = bitswap.take(MAX_PROTOCOLS).map(|protocol| printable(protocol.as_ref())).collect();
+        // They come in no order.
+        self.protocols.sort_unstable_by(|one, other| other.cmp(one));
+    }
+
+    /// Takes note of where the peer can be dialled: of all it announces, what is on the host that it is connected from.
+    pub(super) fn set_listens(&mut self, announced: &[Multiaddr]) {
+        let Some(host) = self.links.last().and_then(|link| link.address.iter().next()) else { return };
+        self.listens = announced.iter().find(|address| address.iter().next().as_ref() == Some(&host)).cloned();
+    }
+
+    /// An address by which it can be dialled again, if one is known.
+    pub(super) fn dialable(&self) -> Option<Multiaddr> {
+        let dialled = self.links.iter().rev().find(|link| link.outbound).map(|link| link.address.clone());
+        dialled.or_else(|| self.listens.clone())
     }
 
     /// Of the addresses that the peer announces, those that may be kept.

@@ -12,16 +12,19 @@ mod frames;
 pub mod gate;
 mod hosts;
 pub mod identity;
+mod interfaces;
 mod joined;
 mod known;
 mod listening;
 mod muxer;
 mod quic;
+mod secured;
 mod stopped;
 mod tls;
 pub mod transport;
 
 pub use behaviour::AGENT;
+pub use interfaces::{Interface, interfaces};
 
 use crate::config::{Network, NetworkConfig};
 use crate::exchange::bitswap::{Exchange, Signal, Traffic};
@@ -61,8 +64,31 @@ pub struct PeerInfo {
     pub agent: String,
     /// Whether it was named by the user, rather than found.
     pub named: bool,
+    /// How it is connected: `tcp+tls`, `tcp+noise`, `quic`.
+    pub transport: String,
+    /// Revisions of Bitswap that it speaks; foreign text, cleaned as `agent` is. Empty until it said so.
+    pub protocols: Vec<String>,
+    /// Whether this node opened the connection.
+    pub outbound: bool,
+    /// How long it has been connected.
+    pub connected: Duration,
+    /// An address by which it can be dialled again, if one is known.
+    pub dialable: Option<Multiaddr>,
     /// What was exchanged with it.
     pub traffic: Traffic,
+}
+
+/// Where this node looks for peers, and how far that got.
+#[derive(Clone, Debug, Default)]
+pub struct Routing {
+    /// Peers that the user named, and whether they are connected.
+    pub named: Vec<(Multiaddr, bool)>,
+    /// Peers found by mDNS, at most some hundreds; `None` when it is off.
+    pub found: Option<Vec<PeerId>>,
+    /// Peers that have joined the routing table, the LAN's DHT, so far.
+    pub table: usize,
+    /// Addresses of peers that delivered before, and were dialled again.
+    pub remembered: usize,
 }
 
 /// Why a network cannot be entered.
@@ -140,13 +166,14 @@ impl Net {
             gate.check(address)
                 .map_err(|refused| NetError::Dial { address: address.clone(), reason: refused.to_string() })?;
         }
-        let transport = transport::build(identity, key, gate, key.is_some(), config.security)?;
+        let secured = secured::Secured::default();
+        let transport = transport::build(identity, key, gate, key.is_some(), config.security, secured.clone())?;
         let behaviour = behaviour::Behaviour::new(identity, exchange.clone(), config).map_err(NetError::Mdns)?;
         let peer = identity.public().to_peer_id();
         let swarm_config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE_TIMEOUT);
         let swarm = libp2p::Swarm::new(transport, behaviour, peer, swarm_config);
         let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
-        let mut actor = Actor::new(swarm, exchange, receiver, signals, config);
+        let mut actor = Actor::new(swarm, exchange, receiver, signals, config, secured);
         actor.listen(&config.listen).await?;
         let table_peers = actor.table_peers();
         tasks.spawn(async move {
@@ -188,6 +215,18 @@ impl Net {
     /// How many peers have joined the routing table so far.
     pub(crate) fn table_peers(&self) -> watch::Receiver<usize> {
         self.table_peers.clone()
+    }
+
+    /// Where this node looks for peers.
+    pub async fn routing(&self) -> Result<Routing, NetError> {
+        self.ask(Command::Routing).await
+    }
+
+    /// Dials peers that delivered before, once, not waiting for them. Those that the gate would refuse are left out.
+    pub(crate) async fn revisit(&self, addresses: Vec<Multiaddr>) -> Result<(), NetError> {
+        let gate = if self.config.network == Network::Lan { Gate::on_link() } else { Gate::Open };
+        let addresses = addresses.into_iter().filter(|address| gate.check(address).is_ok()).collect();
+        self.commands.send(Command::Revisit(addresses)).await.map_err(|_| NetError::Closed)
     }
 
     /// Connected peers.

@@ -8,6 +8,7 @@ use super::gate::{Gate, Gated};
 use super::joined::Join;
 use super::muxer::Yamux;
 use super::quic;
+use super::secured::Secured as Book;
 use super::tls::{Tls, TlsError};
 use crate::config::Security;
 use futures::future::{BoxFuture, Either};
@@ -50,11 +51,13 @@ pub(super) fn build(
     gate: Gate,
     names: bool,
     security: Security,
+    book: Book,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, TransportSetupError> {
     let secure = Secure {
         security,
         tls: Tls::new(identity)?,
         noise: noise::Config::new(identity).map_err(TransportSetupError::Noise)?,
+        book,
     };
     let tcp = Gated::new(tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)), gate.clone());
     let transport = match key {
@@ -94,6 +97,7 @@ struct Secure {
     security: Security,
     tls: Tls,
     noise: noise::Config,
+    book: Book,
 }
 
 type Secured<C> = (PeerId, Either<TlsStream<C>, noise::Output<C>>);
@@ -114,16 +118,37 @@ impl Secure {
     }
 }
 
+fn tls<C>(done: io::Result<(PeerId, TlsStream<C>)>) -> io::Result<Secured<C>> {
+    done.map(|(peer, io)| (peer, Either::Left(io)))
+}
+
+fn noise<C>(done: Result<(PeerId, noise::Output<C>), noise::Error>) -> io::Result<Secured<C>> {
+    done.map(|(peer, io)| (peer, Either::Right(io))).map_err(io::Error::other)
+}
+
+/// Writes down how a peer was authenticated.
+fn noted<C>(
+    upgrade: impl Future<Output = io::Result<Secured<C>>> + Send + 'static,
+    book: Book,
+    security: &'static str,
+) -> BoxFuture<'static, io::Result<Secured<C>>> {
+    let note = move |done: &io::Result<Secured<C>>| {
+        if let Ok((peer, _)) = done {
+            book.note(*peer, security);
+        }
+    };
+    upgrade.inspect(note).boxed()
+}
+
 impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> InboundConnectionUpgrade<C> for Secure {
     type Output = Secured<C>;
     type Error = io::Error;
     type Future = BoxFuture<'static, io::Result<Self::Output>>;
     fn upgrade_inbound(self, socket: C, name: &'static str) -> Self::Future {
         if self.is_tls(name) {
-            self.tls.upgrade_inbound(socket, name).map(|done| done.map(|(peer, io)| (peer, Either::Left(io)))).boxed()
+            noted(self.tls.upgrade_inbound(socket, name).map(|done| tls(done)), self.book, "tls")
         } else {
-            let upgrade = self.noise.upgrade_inbound(socket, name);
-            upgrade.map(|done| done.map(|(peer, io)| (peer, Either::Right(io))).map_err(io::Error::other)).boxed()
+            noted(self.noise.upgrade_inbound(socket, name).map(|done| noise(done)), self.book, "noise")
         }
     }
 }
@@ -134,10 +159,9 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgra
     type Future = BoxFuture<'static, io::Result<Self::Output>>;
     fn upgrade_outbound(self, socket: C, name: &'static str) -> Self::Future {
         if self.is_tls(name) {
-            self.tls.upgrade_outbound(socket, name).map(|done| done.map(|(peer, io)| (peer, Either::Left(io)))).boxed()
+            noted(self.tls.upgrade_outbound(socket, name).map(|done| tls(done)), self.book, "tls")
         } else {
-            let upgrade = self.noise.upgrade_outbound(socket, name);
-            upgrade.map(|done| done.map(|(peer, io)| (peer, Either::Right(io))).map_err(io::Error::other)).boxed()
+            noted(self.noise.upgrade_outbound(socket, name).map(|done| noise(done)), self.book, "noise")
         }
     }
 }

@@ -5,6 +5,7 @@
 //! gives), hashing and disk work on blocking threads beside it. Dropping the last handle stops everything.
 
 mod read;
+mod remember;
 
 pub use read::Prefix;
 
@@ -17,6 +18,7 @@ use crate::net::{Net, NetError, PeerInfo};
 use crate::pin::{GcError, GcReport, Lease};
 use crate::provide::Provider;
 use crate::store::{Blockstore as _, FileInfo, OpenError, Store, StoreError, StoreOptions};
+use crate::trace::Trace;
 use cid::Cid;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId};
@@ -90,9 +92,9 @@ impl Drop for Inner {
     }
 }
 
-/// An IPFS node. Clones share it.
+/// An IPFS node. Clones share it; the second part is how patient the fetches of this handle are.
 #[derive(Clone)]
-pub struct Node(Arc<Inner>);
+pub struct Node(Arc<Inner>, Duration);
 
 impl Node {
     /// Opens the repository. No socket is opened, whatever the configuration says of the network: that happens when a
@@ -121,7 +123,8 @@ impl Node {
                 return Err(error.into());
             }
         };
-        Ok(Self(Arc::new(Inner {
+        let patience = config.patience;
+        let inner = Inner {
             config,
             store,
             identity: OnceLock::new(),
@@ -132,7 +135,14 @@ impl Node {
             runtime: Some(runtime),
             tasks: TaskTracker::new(),
             token: CancellationToken::new(),
-        })))
+        };
+        Ok(Self(Arc::new(inner), patience))
+    }
+
+    /// A handle on the same node whose fetches wait this long without a block, whatever those of others do. Where several
+    /// ask for one file at the same time, whoever began decides first, and the next goes on after that.
+    pub fn patient(&self, patience: Duration) -> Self {
+        Self(self.0.clone(), patience)
     }
 
     /// The configuration it was started with.
@@ -225,6 +235,7 @@ impl Node {
         let started = self.runtime().spawn(start).await.map_err(|_| NetError::Closed)??;
         let net = started.net.clone();
         let _ = self.0.exchange.set(started.exchange.clone());
+        self.revisit(&net).await;
         *online = Some(started);
         Ok(net)
     }
@@ -239,6 +250,11 @@ impl Node {
             exchange.set_serving(serving);
         }
         Ok(())
+    }
+
+    /// Whether other peers are served.
+    pub fn is_serving(&self) -> bool {
+        self.0.exchange.get().is_some_and(Exchange::is_serving)
     }
 
     /// Takes a file in. It is durable after [`Node::commit`], and safe from garbage collection while `lease` lives.
@@ -294,7 +310,7 @@ impl Node {
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<FileInfo, FetchError> {
         lease.hold(cid);
-        let flight = self.flight(cid);
+        let (wanted, flight) = (*cid, self.flight(cid));
         let mut watching = flight.progress.subscribe();
         let mut taking = std::pin::pin!(flight.turn.clone().lock_owned());
         let turn = loop {
@@ -313,7 +329,7 @@ impl Node {
                 store,
                 online: &node,
                 runtime: node.runtime().handle().clone(),
-                patience: node.0.config.patience,
+                patience: node.1,
                 stop,
                 cid,
                 expected,
@@ -330,6 +346,9 @@ impl Node {
         });
         let fetched = following(work, watching, progress).await;
         drop(guard);
+        if let (Err(error), Some(trace)) = (&fetched, self.trace()) {
+            trace.failed(&wanted, error);
+        }
         fetched
     }
 
@@ -423,6 +442,11 @@ impl Node {
         }
     }
 
+    /// What became of the last fetches from peers; `None` while the network was not entered.
+    pub fn trace(&self) -> Option<&Trace> {
+        self.0.exchange.get().map(Exchange::trace)
+    }
+
     /// The network, if the node is part of one.
     pub async fn net(&self) -> Option<Net> {
         self.0.online.lock().await.as_ref().map(|online| online.net.clone())
@@ -433,6 +457,7 @@ impl Node {
     /// # Errors
     /// [`StoreError`] when the last commit fails.
     pub async fn shutdown(self) -> Result<(), StoreError> {
+        self.remember().await;
         self.0.token.cancel();
         self.0.tasks.close();
         if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.0.tasks.wait()).await.is_err() {

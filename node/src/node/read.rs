@@ -94,9 +94,19 @@ impl BlockSource for Node {
         session.want([*cid]);
         // The session wants one block, so whatever comes is that one.
         loop {
-            let next = session.next(self.0.config.patience).await;
-            if let Some(block) = next.map_err(|starved| unavailable(*cid, starved))?.under(*cid) {
-                return Ok(block);
+            match session.next(self.1).await {
+                Ok(block) => {
+                    if let Some(block) = block.under(*cid) {
+                        return Ok(block);
+                    }
+                }
+                Err(starved) => {
+                    session.starved(cid);
+                    drop(session);
+                    let error = unavailable(*cid, starved);
+                    exchange.trace().failed(cid, &error);
+                    return Err(error.into());
+                }
             }
         }
     }

@@ -3,11 +3,14 @@
 //! Imports records. It never does I/O.
 
 use super::packs::Tail;
-use super::record::{Link, Record};
+use super::record::{Link, Peers, Record};
 use crate::pin::{Keep, Pin};
 use cid::Cid;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+
+/// Networks whose peers are remembered: a host is part of few.
+const MAX_NETWORKS: usize = 8;
 
 /// Everything that is known without looking at the disk.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub(crate) struct Facts {
     by_digest: HashMap<[u8; 32], Vec<u32>>,
     pub(crate) pins: BTreeMap<Cid, String>,
     pub(crate) keeps: BTreeMap<String, Arc<Keep>>,
+    /// Addresses of peers, by network.
+    pub(crate) peers: BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
     next_id: u32,
     /// Up to where the packs are known to be synced.
     pub(crate) packed: Tail,
@@ -30,6 +35,7 @@ impl Default for Facts {
             by_digest: HashMap::new(),
             pins: BTreeMap::new(),
             keeps: BTreeMap::new(),
+            peers: BTreeMap::new(),
             next_id: 1,
             packed: Tail::default(),
         }
@@ -53,6 +59,13 @@ impl Facts {
             }
             Record::Release(name) => {
                 self.keeps.remove(name);
+            }
+            Record::Peers(peers) => {
+                // Another network than ever before takes the place of one.
+                if self.peers.len() >= MAX_NETWORKS && !self.peers.contains_key(&peers.network) {
+                    self.peers.pop_first();
+                }
+                self.peers.insert(peers.network.clone(), peers.addresses.clone());
             }
             Record::Packed(tail) => self.packed = self.packed.max(*tail),
             Record::Reserve(id) => self.next_id = self.next_id.max(*id),
@@ -107,11 +120,15 @@ impl Facts {
         let links = links.into_iter().map(|link| Record::Link(Link::clone(link)));
         let pins = self.pins.iter().map(|(cid, name)| Record::Pin(Pin { cid: *cid, name: name.clone() }));
         let keeps = self.keeps.values().map(|keep| Record::Keep(Keep::clone(keep)));
+        let peer = |(network, addresses): (&Vec<u8>, &Vec<Vec<u8>>)| {
+            Record::Peers(Peers { network: network.clone(), addresses: addresses.clone() })
+        };
         [Record::Reserve(self.next_id), Record::Packed(self.packed)]
             .into_iter()
             .chain(links)
             .chain(pins)
             .chain(keeps)
+            .chain(self.peers.iter().map(peer))
             .collect()
     }
 }

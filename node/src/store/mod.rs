@@ -32,13 +32,16 @@ pub(crate) mod journal;
 mod memory;
 pub(crate) mod open;
 pub(crate) mod packs;
+mod peers;
 mod pending;
 mod read;
 mod rebuild;
 pub(crate) mod record;
 mod space;
+mod stopgap;
 mod usage;
 mod verify;
+mod whereabouts;
 
 pub use error::{OpenError, StoreError};
 pub use files::{FileInfo, Staged};
@@ -49,6 +52,7 @@ pub use memory::MemoryStore;
 pub use open::StoreOptions;
 pub use usage::Usage;
 pub use verify::{BadFile, Broken, VerifyReport};
+pub use whereabouts::{Lies, Whereabouts};
 
 use crate::block::Block;
 use crate::pin::lease::Leases;

@@ -12,6 +12,7 @@ use super::journal::{self, Decoded, Journal};
 use super::packs::{self, Packs};
 use super::pending::Pending;
 use super::rebuild;
+use super::stopgap::{self, StopgapHome};
 use super::{Inner, OpenError, Store, StoreError, error::Doing as _};
 use crate::pin::lease::Leases;
 use std::fmt::Debug;
@@ -156,7 +157,16 @@ impl Store {
         let tail = packs.tail();
         let position = journal.position();
         let now = State { journal: position, packs: tail };
-        let index = rebuild::ready(&*disk, &*home, &facts, &decoded, now).map_err(|source| {
+        let built = rebuild::ready(&*disk, &*home, &facts, &decoded, now);
+        let is_full = built.as_ref().is_err_and(IndexError::is_full);
+        let (built, home) = if is_full && stopgap::fits(&facts) && home.move_aside().is_ok() {
+            tracing::warn!("the disk is full: the block index is kept in memory, and built anew once there is room");
+            let home: Box<dyn IndexHome> = Box::new(StopgapHome::default());
+            (rebuild::ready(&*disk, &*home, &facts, &decoded, now), home)
+        } else {
+            (built, home)
+        };
+        let index = built.map_err(|source| {
             let path = root.to_path_buf();
             if source.is_full() { OpenError::Full { path } } else { OpenError::Index { path, source } }
         })?;
@@ -181,7 +191,9 @@ impl Store {
             next_stage: AtomicU64::new(1),
             _lock: held,
         };
-        inner.compact().map_err(|error| match error {
+        // What is full is not made longer, were it to get shorter after that.
+        let compacted = if is_full { Ok(()) } else { inner.compact() };
+        compacted.map_err(|error| match error {
             StoreError::Full { .. } => OpenError::Full { path: root.to_path_buf() },
             StoreError::Io { source, .. } => fail(source),
             error => fail(io::Error::other(error)),

@@ -27,7 +27,7 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    fn length(&self) -> u32 {
+    pub(crate) fn length(&self) -> u32 {
         match self {
             Self::Pack { length, .. } | Self::File { length, .. } | Self::Partial { length, .. } => *length,
         }

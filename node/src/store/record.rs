@@ -10,6 +10,7 @@
 //!   6 release  | name bytes |
 //!   7 reserve  | next id u32 |           ids below it are never given out again
 //!   8 packed   | pack u32 | length u64 | every block before it is synced
+//!   9 peers    | network bytes | count u32 | count x address bytes |     replaces those of that network
 //! ```
 //! Imports `pin`'s plain types. It never does I/O, and never allocates by a length that the input does not hold.
 #![cfg_attr(
@@ -41,6 +42,15 @@ pub struct Link {
     pub mtime: i64,
 }
 
+/// Addresses of peers in one network, as the network's owner encodes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peers {
+    /// Which network.
+    pub network: Vec<u8>,
+    /// The addresses.
+    pub addresses: Vec<Vec<u8>>,
+}
+
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -61,6 +71,8 @@ pub enum Record {
     Reserve(u32),
     /// The packs are synced up to here; what lies behind may be torn.
     Packed(Tail),
+    /// Peers that delivered lately, the last first: a hint, and no more.
+    Peers(Peers),
 }
 
 impl Record {
@@ -114,6 +126,12 @@ impl Record {
                 out.extend_from_slice(&tail.pack.to_le_bytes());
                 out.extend_from_slice(&tail.length.to_le_bytes());
             }
+            Self::Peers(peers) => {
+                out.push(9);
+                put_bytes(out, &peers.network);
+                out.extend_from_slice(&u32::try_from(peers.addresses.len()).unwrap_or(u32::MAX).to_le_bytes());
+                peers.addresses.iter().for_each(|address| put_bytes(out, address));
+            }
         }
     }
 
@@ -145,6 +163,16 @@ impl Record {
             6 => Self::Release(take_string(input)?),
             7 => Self::Reserve(take_u32(input)?),
             8 => Self::Packed(Tail { pack: take_u32(input)?, length: take_u64(input)? }),
+            9 => {
+                let network = take_bytes(input)?.to_vec();
+                let count = take_u32(input)?;
+                let taken = (0..count).map_while(|_| take_bytes(input));
+                let addresses = taken.map(<[u8]>::to_vec).collect::<Vec<_>>();
+                if addresses.len() != count as usize {
+                    return None;
+                }
+                Self::Peers(Peers { network, addresses })
+            }
             _ => return None,
         })
     }

@@ -121,17 +121,23 @@ fn c1_roots_that_are_no_images_are_refused() {
         r#"
 - a directory of something else: 1
 error: `CID` is a directory without `oci-layout`, so it is not an image layout
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a layout without `blobs`: 1
 error: `CID` is a directory without `blobs`, so it is not an image layout
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a layout of two images: 1
 error: the layout `CID` holds 2 images, expected one
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a layout of no image: 1
 error: the layout `CID` holds 0 images, expected one
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a layout whose index is none: 1
 error: `CID` is not an image
   because: a value that is not an object at byte 0
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a layout that lacks its manifest: 1
 error: content `sha256:HASH` is not in the layout
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - c1: a layout with a name that leads out: 1
 error: a directory entry is named `../../../version`
 - c1: a layout with a name that speaks to the terminal: 1
@@ -139,16 +145,21 @@ error: a directory entry is named `\u{1b}[2J\u{202e}`
 - a file that is no descriptor: 1
 error: `CID` is not an image
   because: malformed JSON at byte 0
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a descriptor without a CID: 1
 error: no CID is recorded in `sha256:HASH`
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a descriptor whose URL is none: 1
 error: the CID recorded in `sha256:HASH`, `../../version\u{1b}[2J`, is not valid
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - c4: a descriptor whose CID cannot be checked: 1
 error: the CID recorded in `sha256:HASH`, `f015512080102030405060708`, is not valid
   because: a digest of 8 bytes is refused, 20 to 128 are accepted
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a manifest that is a directory: 1
 error: blob `sha256:HASH` cannot be had
   because: `CID` is not a file
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - c5: a root that is no node: 1
 error: block `CID` is no UnixFS node
   because: the message ends inside a field
@@ -266,6 +277,7 @@ error: blob `sha256:HASH` cannot be had
 - c2: a billion laughs: 1
 error: blob `sha256:HASH` cannot be had
   because: blob has 4201109395759514880 bytes, expected `sha256:HASH` and 1048576 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - c2: links for no bytes: 1
 error: blob `sha256:HASH` cannot be had
   because: the DAG of file `CID` is refused
@@ -273,15 +285,19 @@ error: blob `sha256:HASH` cannot be had
 - c3: longer than the descriptor says: 1
 error: blob `sha256:HASH` cannot be had
   because: blob has 16 bytes, expected `sha256:HASH` and 8 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - c3: shorter than the descriptor says: 1
 error: blob `sha256:HASH` cannot be had
   because: blob has 4 bytes, expected `sha256:HASH` and 8 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - c3: a leaf longer than its parent says: 1
 error: blob `sha256:HASH` cannot be had
   because: blob has 8 bytes, expected `sha256:HASH` and 5 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - c3: a leaf shorter than its parent says: 1
 error: blob `sha256:HASH` cannot be had
   because: blob has 2 bytes, expected `sha256:HASH` and 5 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - c3: sizes that overflow: 1
 error: blob `sha256:HASH` cannot be had
   because: the DAG of file `CID` is refused
@@ -289,6 +305,7 @@ error: blob `sha256:HASH` cannot be had
 - c3: the right size, other bytes: 1
 error: blob `sha256:HASH` cannot be had
   because: blob has `sha256:HASH` and 8 bytes, expected `sha256:HASH` and 8 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - c5: a layer that is no node: 1
 error: blob `sha256:HASH` cannot be had
   because: the DAG of file `CID` is refused

@@ -71,24 +71,31 @@ fn b1_confused_documents_are_refused() {
 - a manifest with `manifests`: 1
 error: document `sha256:HASH` is not valid
   because: expected a manifest, but it has `manifests` too
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - an index with `layers`: 1
 error: document `sha256:HASH` is not valid
   because: expected an index, but it has `layers` too
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - an index with `config`: 1
 error: document `sha256:HASH` is not valid
   because: expected an index, but it has `config` too
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a manifest that calls itself an index: 1
 error: document `sha256:HASH` is not valid
   because: expected a manifest, but it calls itself `application/vnd.oci.image.index.v1+json`
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - an index that is a manifest: 1
 error: document `sha256:HASH` is not valid
   because: expected an index, but it has `config` too
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a manifest of schema 1: 1
 error: document `sha256:HASH` is not valid
   because: manifests of schema 1 are not supported
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a manifest that is no JSON: 1
 error: document `sha256:HASH` is not valid
   because: malformed JSON at byte 21
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 "#,
     );
 }
@@ -134,67 +141,90 @@ fn b2_descriptors_that_lie_or_are_malformed_are_refused() {
         r#"
 - push, a layer that is longer: 1
 error: blob `sha256:HASH` should have 38 bytes, but the source has 39 bytes that do not match it
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - pull, a layer that is longer: 1
 error: blob `sha256:HASH` cannot be had
   because: blob has 39 bytes, expected `sha256:HASH` and 38 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - push, a layer that is shorter: 1
 error: blob `sha256:HASH` should have 40 bytes, but the source has 39 bytes that do not match it
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - pull, a layer that is shorter: 1
 error: blob `sha256:HASH` cannot be had
   because: blob has 39 bytes, expected `sha256:HASH` and 40 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - push, a layer of no bytes: 1
 error: blob `sha256:HASH` should have 0 bytes, but the source has 39 bytes that do not match it
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - pull, a layer of no bytes: 1
 error: blob `sha256:HASH` cannot be had
   because: blob has 39 bytes, expected `sha256:HASH` and 0 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - push, a layer of all bytes there are: 1
 error: blob `sha256:HASH` should have 9223372036854775807 bytes, but the source has 39 bytes that do not match it
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - pull, a layer of all bytes there are: 1
 error: blob `sha256:HASH` cannot be had
   because: blob has 39 bytes, expected `sha256:HASH` and 9223372036854775807 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - push, a layer of more bytes than a number holds: 1
 error: document `sha256:HASH` is not valid
   because: a value that is not a 64-bit integer at byte 314
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - pull, a layer of more bytes than a number holds: 1
 error: document `sha256:HASH` is not valid
   because: a value that is not a 64-bit integer at byte 392
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a layer of less than no bytes: 1
 error: document `sha256:HASH` is not valid
   because: a descriptor says its blob has -1 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - push, a layer of another digest: 1
 error: blob `sha256:HASH` cannot be stored
   because: blob has `sha256:HASH` and 39 bytes, expected `sha256:HASH` and 39 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - pull, a layer of another digest: 1
 error: blob `sha256:HASH` cannot be had
   because: blob has `sha256:HASH` and 39 bytes, expected `sha256:HASH` and 39 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - push, a manifest of another digest: 1
 error: blob `sha256:HASH` should have 247 bytes, but the source has 247 bytes that do not match it
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - pull, a manifest of another digest: 1
 error: blob `sha256:HASH` cannot be had
   because: blob has `sha256:HASH` and 325 bytes, expected `sha256:HASH` and 325 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - push, a manifest that is longer: 1
 error: blob `sha256:HASH` should have 10 bytes, but the source has 394 bytes that do not match it
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - pull, a manifest that is longer: 1
 error: blob `sha256:HASH` cannot be had
   because: blob has 550 bytes, expected `sha256:HASH` and 10 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a digest that is a path: 1
 error: document `sha256:HASH` is not valid
   because: `sha256:../../../version` is not a digest: expected 64 lower-case hexadecimal digits
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a digest in capitals: 1
 error: document `sha256:HASH` is not valid
   because: `sha256:3788852840B70817CA58C522C34CC4DF407CB9CF5E91B71A92CF19881189E877` is not a digest: expected 64 lower-case hexadecimal digits
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a digest that is short: 1
 error: document `sha256:HASH` is not valid
   because: `sha256:abcd` is not a digest: expected 64 lower-case hexadecimal digits
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a digest of a hash that nobody uses: 1
 error: document `sha256:HASH` is not valid
   because: `md5:d41d8cd98f00b204e9800998ecf8427e` is not a digest: only sha256 and sha512 are known
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a digest that speaks to the terminal: 1
 error: document `sha256:HASH` is not valid
   because: `sha256:\u{1b}[2J\0` is not a digest: expected 64 lower-case hexadecimal digits
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - no digest: 1
 error: document `sha256:HASH` is not valid
   because: `` is not a digest: expected an algorithm, a colon and a hash
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 "#,
     );
 }
@@ -250,27 +280,36 @@ fn b5_documents_without_measure_are_refused() {
 - push, a manifest of more than 4 MiB: 1
 error: document `sha256:HASH` is not valid
   because: a document of 4194577 bytes, at most 4194304 are accepted
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - pull, a manifest of more than 4 MiB: 1
 error: document `sha256:HASH` is not valid
   because: a document of 4194655 bytes, at most 4194304 are accepted
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a manifest that says it has 5 MiB: 1
 error: document `sha256:HASH` is not valid
   because: a document of 5242880 bytes, at most 4194304 are accepted
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - five manifests of 4 MB: 1
 error: the documents of the image have more than 16777216 bytes
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - five levels of documents: 1
 error: document `sha256:HASH` lies deeper than 4 documents
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - push, 1025 layers: 1
 error: document `sha256:HASH` is not valid
   because: a list of more than 1024 elements at byte 150722
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - pull, 1025 layers: 1
 error: document `sha256:HASH` is not valid
   because: a list of more than 1024 elements at byte 230672
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - two manifests of 600 layers: 1
 error: the image has more than 1024 blobs
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - lists in lists in lists: 1
 error: document `sha256:HASH` is not valid
   because: nesting deeper than 128 at byte 140
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 "#,
     );
 }

@@ -61,58 +61,78 @@ fn archives_that_are_cut_or_are_none_are_refused() {
         r#"
 - docker-archive, cut in a layer: 1
 error: the archive is cut off: `blobs/sha256/HASH` should have 300000 bytes at 3072, but it ends at 200000
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - docker-archive, cut in a header: 1
 error: the archive is damaged
   because: failed to read entire block
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - docker-archive, cut before its list: 1
 error: `manifest.json` is missing: this is not an image
+hint: a layout is named as `oci:DIRECTORY`, an archive as `oci-archive:FILE` or `docker-archive:FILE`
 - docker-archive, cut in its list: 1
 error: the archive is cut off: `manifest.json` should have 205 bytes at 305664, but it ends at 305684
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - docker-archive, a zip that is cut: 1
 error: the archive is damaged
   because: incomplete deflate stream
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - docker-archive, a zip that is cut in its last bytes: 1
 error: the archive is damaged
   because: unexpected end of file
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - docker-archive, a zip that is damaged: 1
 error: cannot read `archive`
   because: corrupt gzip stream does not have a matching checksum
 - docker-archive, a zip of nothing: 1
 error: `manifest.json` is missing: this is not an image
+hint: a layout is named as `oci:DIRECTORY`, an archive as `oci-archive:FILE` or `docker-archive:FILE`
 - docker-archive, nothing: 1
 error: `manifest.json` is missing: this is not an image
+hint: a layout is named as `oci:DIRECTORY`, an archive as `oci-archive:FILE` or `docker-archive:FILE`
 - docker-archive, zeroes: 1
 error: `manifest.json` is missing: this is not an image
+hint: a layout is named as `oci:DIRECTORY`, an archive as `oci-archive:FILE` or `docker-archive:FILE`
 - docker-archive, text: 1
 error: the archive is damaged
   because: failed to read entire block
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - oci-archive, cut in a layer: 1
 error: the archive is cut off: `blobs/sha256/HASH` should have 300000 bytes at 3072, but it ends at 200000
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - oci-archive, cut in a header: 1
 error: the archive is damaged
   because: failed to read entire block
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - oci-archive, cut before its list: 1
 error: `manifest.json` is missing: this is not an image
+hint: a layout is named as `oci:DIRECTORY`, an archive as `oci-archive:FILE` or `docker-archive:FILE`
 - oci-archive, cut in its list: 1
 error: the archive is cut off: `index.json` should have 240 bytes at 304640, but it ends at 304660
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - oci-archive, a zip that is cut: 1
 error: the archive is damaged
   because: incomplete deflate stream
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - oci-archive, a zip that is cut in its last bytes: 1
 error: the archive is damaged
   because: unexpected end of file
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - oci-archive, a zip that is damaged: 1
 error: cannot read `archive`
   because: corrupt gzip stream does not have a matching checksum
 - oci-archive, a zip of nothing: 1
 error: `manifest.json` is missing: this is not an image
+hint: a layout is named as `oci:DIRECTORY`, an archive as `oci-archive:FILE` or `docker-archive:FILE`
 - oci-archive, nothing: 1
 error: `manifest.json` is missing: this is not an image
+hint: a layout is named as `oci:DIRECTORY`, an archive as `oci-archive:FILE` or `docker-archive:FILE`
 - oci-archive, zeroes: 1
 error: `manifest.json` is missing: this is not an image
+hint: a layout is named as `oci:DIRECTORY`, an archive as `oci-archive:FILE` or `docker-archive:FILE`
 - oci-archive, text: 1
 error: the archive is damaged
   because: failed to read entire block
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 "#,
     );
 }
@@ -143,18 +163,24 @@ fn sources_that_are_no_images_are_refused() {
         r#"
 - a directory that is gone: 1
 error: `DIR/3/oci-layout` is missing: this is not an image
+hint: a layout is named as `oci:DIRECTORY`, an archive as `oci-archive:FILE` or `docker-archive:FILE`
 - a directory of nothing: 1
 error: `DIR/1/oci-layout` is missing: this is not an image
+hint: a layout is named as `oci:DIRECTORY`, an archive as `oci-archive:FILE` or `docker-archive:FILE`
 - a layout of nothing: 1
 error: the source holds no image
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - a layout without its documents: 1
 error: content `sha256:HASH` is not in the source
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - an archive that is gone: 1
 error: cannot open `DIR/3`
   because: No such file or directory (os error 2)
+hint: is the path right, and may it be read?
 - an archive that is a directory: 1
 error: cannot open `DIR/1`
   because: is a directory
+hint: is the path right, and may it be read?
 - an image that is not here: 1
 error: image `docker.io/library/nobody:1` is not here
 hint: name a file as `docker-archive:FILE` or `oci-archive:FILE`, a directory as `oci:DIRECTORY`
@@ -197,8 +223,10 @@ fn sinks_that_take_no_image_stay_as_they_are() {
         r#"
 - oci, a layout where a file is: 1
 error: `DIR/1` is neither empty nor an image layout
+hint: name a new or empty directory, or a layout
 - oci, a layout where something else is: 1
 error: `DIR/2` is neither empty nor an image layout
+hint: name a new or empty directory, or a layout
 - oci, a layout whose index is none: 1
 error: the index of `DIR/3` is not valid
   because: a value that is not an object at byte 0

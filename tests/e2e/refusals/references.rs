@@ -41,12 +41,14 @@ For more information, try '--help'.
 error: invalid value '' for '<CID>': `` is not a reference to an image: expected a CID, or NAME[:TAG]
 
 For more information, try '--help'.
-- a CID with a letter too many: 1
-error: image `docker.io/library/CID:latest` is not here
-hint: only a CID can be pulled from others; ask whoever pushed it
-- a CID with a wrong letter: 1
-error: image `docker.io/library/CID:latest` is not here
-hint: only a CID can be pulled from others; ask whoever pushed it
+- a CID with a letter too many: 2
+error: invalid value 'CID' for '<CID>': `CID` is not a reference to an image: it looks like a CID, but has 60 letters instead of 59
+
+For more information, try '--help'.
+- a CID with a wrong letter: 2
+error: invalid value 'CID' for '<CID>': `CID` is not a reference to an image: it looks like a CID, but `1` is no letter of base32
+
+For more information, try '--help'.
 - a CID in capitals: 2
 error: invalid value 'AFKREIEKKMFSSKUZ3XICYC4HFHVH7I7DG6TMYVPHSS37P2PJTWBN2GJV5U' for '<CID>': `AFKREIEKKMFSSKUZ3XICYC4HFHVH7I7DG6TMYVPHSS37P2PJTWBN2GJV5U` is not a reference to an image: a repository name must be lower-case
 
@@ -119,7 +121,7 @@ error: image `CID` is not here
 hint: `shipfs images` lists what is here
 - pull with a deadline: 1
 error: `CID` is not here, and no peer gave it (1 peers asked, 0 have it, nothing came for 0.3 s)
-hint: somebody must serve it (`shipfs daemon`, `shipfs push --serve`) on the same network, or be named with --peer; what came so far is kept
+hint: somebody must serve it (`shipfs daemon`, `shipfs push --serve`) on the same network, or be named with --peer; what came so far is kept; `shipfs why CID` tells who was asked
 - pull of a name: 1
 error: image `docker.io/library/nobody:1` is not here
 hint: only a CID can be pulled from others; ask whoever pushed it

@@ -18,6 +18,7 @@ pub mod wire;
 
 use crate::config::Limits;
 use crate::store::Blockstore;
+use crate::trace::Trace;
 use behaviour::{InboundSlot, OpenError, Opener, Version};
 use buffers::Buffers;
 use cid::Cid;
@@ -65,6 +66,10 @@ pub struct Traffic {
     pub sent: u64,
     /// Block bytes received twice or never asked for.
     pub wasted: u64,
+    /// Bytes of all Bitswap messages that came, unfinished ones too, without the lengths before them.
+    pub wire_received: u64,
+    /// Bytes of all Bitswap messages that went out.
+    pub wire_sent: u64,
 }
 
 #[derive(Default)]
@@ -72,6 +77,7 @@ struct Counters {
     received: AtomicU64,
     sent: AtomicU64,
     wasted: AtomicU64,
+    wire_sent: AtomicU64,
 }
 
 struct Peer {
@@ -97,6 +103,7 @@ struct Inner {
     limits: Limits,
     buffers: Buffers,
     signals: mpsc::Sender<Signal>,
+    trace: Trace,
     runtime: Handle,
     tasks: TaskTracker,
     token: CancellationToken,
@@ -135,6 +142,7 @@ impl Exchange {
             limits: limits.clone(),
             buffers: Buffers::default(),
             signals,
+            trace: Trace::default(),
             runtime,
             tasks,
             token,
@@ -151,9 +159,19 @@ impl Exchange {
         (exchange, receiver)
     }
 
+    /// What became of the last fetches.
+    pub fn trace(&self) -> &Trace {
+        &self.0.trace
+    }
+
     /// Whether other peers get blocks from us. Off until the user asks for it.
     pub fn set_serving(&self, serving: bool) {
         self.0.serving.store(serving, Ordering::Relaxed);
+    }
+
+    /// Whether other peers get blocks from us.
+    pub fn is_serving(&self) -> bool {
+        self.0.serving.load(Ordering::Relaxed)
     }
 
     /// Tells peers that wait for this block that it is here now.
@@ -172,7 +190,15 @@ impl Exchange {
             received: peer.counters.received.load(Ordering::Relaxed),
             sent: peer.counters.sent.load(Ordering::Relaxed),
             wasted: peer.counters.wasted.load(Ordering::Relaxed),
+            wire_received: peer.intake.arriving.load(Ordering::Relaxed),
+            wire_sent: peer.counters.wire_sent.load(Ordering::Relaxed),
         })
+    }
+
+    fn count_sent(&self, peer: &PeerId, bytes: usize) {
+        if let Some(entry) = lock(&self.0.peers).get(peer) {
+            entry.counters.wire_sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
     }
 
     /// Counts bytes that came from and went to a connected peer, those of unfinished messages too: whether it is alive.
@@ -249,6 +275,7 @@ impl Exchange {
         entry.token.cancel();
         peers.remove(&peer);
         drop(peers);
+        self.0.trace.lost(&peer);
         self.with_schedule(|schedule| schedule.peer_disconnected(&peer, Instant::now()));
     }
 
@@ -284,6 +311,7 @@ impl Exchange {
             if wants.is_empty() {
                 continue;
             }
+            self.0.trace.asked(&peer, &wants);
             // A broken stream is opened once more; after that the connection is as good as gone.
             for attempt in 0..2 {
                 let (sender, version) = match &mut stream {
@@ -292,6 +320,7 @@ impl Exchange {
                         Ok(open) => stream.insert(open),
                         Err(error) => {
                             tracing::debug!(%peer, %error, "no bitswap stream to the peer");
+                            self.0.trace.not_asked(&peer, &wants, &error);
                             break;
                         }
                     },
@@ -305,7 +334,10 @@ impl Exchange {
                     sender.flush().await
                 };
                 match tokio::time::timeout(WRITE_TIMEOUT, write).await {
-                    Ok(Ok(())) => break,
+                    Ok(Ok(())) => {
+                        self.count_sent(&peer, message.len());
+                        break;
+                    }
                     _ if attempt == 0 => stream = None,
                     _ => {
                         tracing::debug!(%peer, "the peer does not read what we want");

@@ -183,6 +183,7 @@ impl Exchange {
         if presences.is_empty() {
             return;
         }
+        self.0.trace.presences(&peer, presences);
         let now = Instant::now();
         self.with_schedule(|schedule| {
             for (cid, have) in presences {
@@ -224,11 +225,19 @@ impl Exchange {
             Ok(block) => block,
             Err(error) => {
                 tracing::debug!(%peer, %error, "a block was refused");
+                self.0.trace.wrong(&peer);
                 self.with_schedule(|schedule| schedule.on_bogus(peer));
                 return self.waste(&peer, size);
             }
         };
-        match self.with_schedule(|schedule| schedule.on_block(peer, &block, Instant::now())) {
+        let arrival = self.with_schedule(|schedule| {
+            let arrival = schedule.on_block(peer, &block, Instant::now());
+            if arrival == Arrival::Wanted {
+                self.0.trace.arrived(&peer, block.cid(), size);
+            }
+            arrival
+        });
+        match arrival {
             Arrival::Wanted => {
                 lock(&intake.pace).earn();
                 if let Some(entry) = lock(&self.0.peers).get(&peer) {
@@ -237,6 +246,9 @@ impl Exchange {
             }
             arrival @ (Arrival::Duplicate | Arrival::Bogus) => {
                 tracing::trace!(%peer, cid = %block.cid(), ?arrival, "a block nobody waits for");
+                if arrival == Arrival::Bogus {
+                    self.0.trace.wrong(&peer);
+                }
                 self.waste(&peer, size);
             }
         }

@@ -244,9 +244,10 @@ impl Exchange {
                     },
                 };
                 match tokio::time::timeout(WRITE_TIMEOUT, write(open, *version, &ready)).await {
-                    Ok(Ok(sent)) => {
+                    Ok(Ok((sent, written))) => {
                         if let Some(entry) = lock(&self.0.peers).get(&peer) {
                             entry.counters.sent.fetch_add(sent, Ordering::Relaxed);
+                            entry.counters.wire_sent.fetch_add(written, Ordering::Relaxed);
                         }
                         break;
                     }
@@ -290,24 +291,25 @@ enum Ready {
     Presences(Vec<(Cid, bool)>),
 }
 
-/// Writes one reply; returns the block bytes sent.
-async fn write(stream: &mut Stream, version: Version, ready: &Ready) -> io::Result<u64> {
+/// Writes one reply; returns the block bytes sent, and all bytes.
+async fn write(stream: &mut Stream, version: Version, ready: &Ready) -> io::Result<(u64, u64)> {
     match ready {
         Ready::Block(cid, data) => {
             let head = match version {
-                Version::V1_0 if !wire::legacy_can_carry(cid) => return Ok(0),
+                Version::V1_0 if !wire::legacy_can_carry(cid) => return Ok((0, 0)),
                 Version::V1_0 => wire::encode_legacy_block_head(data.len()),
                 _ => wire::encode_block_head(cid, data.len()),
             };
             stream.write_all(&head).await?;
             stream.write_all(data).await?;
-            Ok(data.len() as u64)
+            Ok((data.len() as u64, (head.len() + data.len()) as u64))
         }
         Ready::Presences(presences) if version == Version::V1_2 => {
-            stream.write_all(&wire::encode_presences(presences)).await?;
-            Ok(0)
+            let message = wire::encode_presences(presences);
+            stream.write_all(&message).await?;
+            Ok((0, message.len() as u64))
         }
-        Ready::Presences(_) => Ok(0),
+        Ready::Presences(_) => Ok((0, 0)),
     }
 }
 

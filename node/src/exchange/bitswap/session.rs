@@ -32,13 +32,26 @@ impl Exchange {
         // Bounded by what the session's owner wants: one block a want, each counted before it is asked for.
         let (sender, blocks) = mpsc::unbounded_channel();
         let id = self.with_schedule(|schedule| schedule.open_session(sender, Instant::now()));
+        self.0.trace.begin(id);
         Session { exchange: self.clone(), id, blocks }
     }
 }
 
 impl Session {
+    /// Says what its blocks are for, to whoever asks why it did not come.
+    pub(crate) fn about(self, cid: &Cid) -> Self {
+        self.exchange.0.trace.about(self.id, *cid);
+        self
+    }
+
+    /// Says which block nobody delivered in time.
+    pub(crate) fn starved(&self, missing: &Cid) {
+        self.exchange.0.trace.starved(self.id, missing);
+    }
+
     /// Wants these blocks, first come first asked. Wanting a block again before it came changes nothing.
     pub fn want(&self, cids: impl IntoIterator<Item = Cid>) {
+        let cids = cids.into_iter().inspect(|cid| self.exchange.0.trace.wanted(self.id, cid));
         self.exchange.with_schedule(|schedule| schedule.want(self.id, cids, Instant::now()));
     }
 
@@ -85,5 +98,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.exchange.with_schedule(|schedule| schedule.close_session(self.id, Instant::now()));
         while self.try_next().is_some() {}
+        self.exchange.0.trace.end(self.id);
     }
 }

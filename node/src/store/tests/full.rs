@@ -131,6 +131,47 @@ fn privileged_d6_a_full_disk_gives_typed_errors_and_loses_nothing() {
 }
 
 /// On a disk that is full of what nobody keeps, a collection makes room.
+/// The index on disk could not be opened without room for it, so nothing could be read from a full disk, and nothing be
+/// removed from it either.
+#[test]
+fn privileged_d6_a_disk_without_a_free_byte_is_read_and_cleaned_up() {
+    let Some(mount) = Mount::new("12m") else { return };
+    let repository = mount.path().join("repository");
+    let (kept, dropped) = (noise(1_500_000, 1), noise(1_000_000, 2));
+    let (first, second) = {
+        let store = open(&repository);
+        let infos = [add(&store, &kept, 1 << 18), add(&store, &dropped, 1 << 18)];
+        for (info, name) in infos.iter().zip(["kept", "dropped"]) {
+            let (root, members, note) = (info.cid, Vec::new(), Vec::new());
+            store.keep(Keep { name: name.into(), root, members, note, incomplete: false }).expect("kept");
+        }
+        let [first, second] = infos;
+        (first, second)
+    };
+    let filler = mount.path().join("filler");
+    let mut filling = std::fs::File::create(&filler).expect("a file");
+    while std::io::Write::write_all(&mut filling, &[7; 4096]).is_ok() {}
+    {
+        let store = open(&repository);
+        assert_whole(&store, &kept, 1 << 18);
+        assert_whole(&store, &dropped, 1 << 18);
+        let report = store.verify(false, &|_| {}).expect("verifies");
+        assert!(report.bad_files.is_empty() && report.broken.is_empty() && report.wrong_rows == 0, "{report:?}");
+        // Letting go needs a few bytes for the fact, and gives back more.
+        std::fs::OpenOptions::new().write(true).open(&filler).expect("opens").set_len(1 << 20).expect("shorter");
+        assert!(store.release("dropped").expect("released"));
+        assert_eq!(store.gc().expect("collects").files, 1);
+        assert!(store.file(&second.cid).is_none());
+    }
+    // With room, the index on disk is there again, and knows what was removed meanwhile.
+    let store = open(&repository);
+    assert_whole(&store, &kept, 1 << 18);
+    assert_eq!(store.file(&first.cid).expect("is here").size, kept.len() as u64);
+    assert_eq!(store.size(&second.cid).expect("reads"), None);
+    let report = store.verify(false, &|_| {}).expect("verifies");
+    assert!(report.bad_files.is_empty() && report.broken.is_empty() && report.wrong_rows == 0, "{report:?}");
+}
+
 #[test]
 fn privileged_d6_a_collection_makes_room_on_a_full_disk() {
     let Some(mount) = Mount::new("12m") else { return };
