@@ -17,4 +17,5 @@ mod registry;
 mod registry_client;
 mod registry_clients;
 mod rpc;
+mod rust_ipfs;
 mod unpack;
