@@ -12,6 +12,8 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade,
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use yamux::{Config, Connection, ConnectionError, Mode, Stream};
 
@@ -19,19 +21,51 @@ use yamux::{Config, Connection, ConnectionError, Mode, Stream};
 const MAX_STREAMS: usize = 128;
 /// What each of them may have unread in any case, in bytes: yamux's specification says so.
 const FIRST_WINDOW_BYTES: usize = 256 << 10;
-/// What the windows of all streams may grow by, in bytes: one stream at 1 Gbit/s over a round trip of 130 ms.
-const MAX_GROWTH_BYTES: usize = 16 << 20;
+/// What the windows of all streams of a connection may grow by, in bytes: one stream at 1 Gbit/s over a round trip of
+/// 30 ms, and as much as one peer is asked for at a time.
+const MAX_GROWTH_BYTES: usize = 4 << 20;
+/// What the windows of all connections may grow by together, in bytes. The first thirty-two get all they may; for those
+/// that come while these are open, the first window has to do: on a link of 1 ms it carries 250 MB/s.
+const ALL_GROWTH_BYTES: usize = 128 << 20;
 /// Streams that others have opened and that nobody has taken up yet; further ones are reset.
 const MAX_WAITING_STREAMS: usize = MAX_STREAMS;
 
-/// The upgrade.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Yamux;
+/// The upgrade. Connections that clones of it make share one allowance.
+#[derive(Clone, Debug)]
+pub(super) struct Yamux {
+    left: Arc<AtomicUsize>,
+}
 
-fn config() -> Config {
+impl Default for Yamux {
+    fn default() -> Self {
+        Self { left: Arc::new(AtomicUsize::new(ALL_GROWTH_BYTES)) }
+    }
+}
+
+/// What the windows of one connection may grow by; given back when the connection is gone.
+struct Growth {
+    left: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Growth {
+    fn take(left: &Arc<AtomicUsize>) -> Self {
+        let rest = |left: usize| Some(left - left.min(MAX_GROWTH_BYTES));
+        let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).unwrap_or_default();
+        Self { left: left.clone(), bytes: before.min(MAX_GROWTH_BYTES) }
+    }
+}
+
+impl Drop for Growth {
+    fn drop(&mut self) {
+        self.left.fetch_add(self.bytes, Ordering::Relaxed);
+    }
+}
+
+fn config(growth: &Growth) -> Config {
     let mut config = Config::default();
     config.set_max_num_streams(MAX_STREAMS);
-    config.set_max_connection_receive_window(Some(MAX_STREAMS * FIRST_WINDOW_BYTES + MAX_GROWTH_BYTES));
+    config.set_max_connection_receive_window(Some(MAX_STREAMS * FIRST_WINDOW_BYTES + growth.bytes));
     config
 }
 
@@ -48,7 +82,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> InboundConnectionUpgrade<C> for Yamux {
     type Error = io::Error;
     type Future = future::Ready<io::Result<Muxer<C>>>;
     fn upgrade_inbound(self, socket: C, _: &'static str) -> Self::Future {
-        future::ready(Ok(Muxer::new(socket, Mode::Server)))
+        future::ready(Ok(Muxer::new(socket, Mode::Server, &self.left)))
     }
 }
 
@@ -57,7 +91,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Yamux {
     type Error = io::Error;
     type Future = future::Ready<io::Result<Muxer<C>>>;
     fn upgrade_outbound(self, socket: C, _: &'static str) -> Self::Future {
-        future::ready(Ok(Muxer::new(socket, Mode::Client)))
+        future::ready(Ok(Muxer::new(socket, Mode::Client, &self.left)))
     }
 }
 
@@ -67,12 +101,14 @@ pub(super) struct Muxer<C> {
     /// Streams that came while nobody asked for one: yamux goes on only by handing them out.
     waiting: VecDeque<Stream>,
     waker: Option<Waker>,
+    _growth: Growth,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
-    fn new(socket: C, mode: Mode) -> Self {
-        let connection = Connection::new(Frames::new(socket), config(), mode);
-        Self { connection, waiting: VecDeque::new(), waker: None }
+    fn new(socket: C, mode: Mode, left: &Arc<AtomicUsize>) -> Self {
+        let growth = Growth::take(left);
+        let connection = Connection::new(Frames::new(socket), config(&growth), mode);
+        Self { connection, _growth: growth, waiting: VecDeque::new(), waker: None }
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
@@ -120,5 +156,20 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
         // More may be there; others have their turn first.
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c7_all_connections_together_are_allowed_no_more_than_some() {
+        let yamux = Yamux::default();
+        let some: Vec<_> = (0..100).map(|_| Growth::take(&yamux.left)).collect();
+        assert_eq!(some.iter().map(|growth| growth.bytes).sum::<usize>(), ALL_GROWTH_BYTES);
+        assert_eq!(some[99].bytes, 0);
+        drop(some);
+        assert_eq!(Growth::take(&yamux.left).bytes, MAX_GROWTH_BYTES);
     }
 }

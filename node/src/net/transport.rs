@@ -86,7 +86,7 @@ where
         .map(|socket, _| BufReader::with_capacity(READ_BUFFER_BYTES, socket))
         .upgrade(Version::V1Lazy)
         .authenticate(secure)
-        .multiplex(Join(Yamux))
+        .multiplex(Join(Yamux::default()))
         .timeout(HANDSHAKE_TIMEOUT)
         .boxed()
 }
