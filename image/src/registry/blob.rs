@@ -230,13 +230,14 @@ struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(fetch) = self.fetch.take()
-            && self.done.borrow().is_none()
-        {
-            self.tasks.spawn(async move {
+        let Some(fetch) = self.fetch.take().filter(|_| self.done.borrow().is_none()) else { return };
+        // At the end of the process there may be nothing left to linger on.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let lingering = async move {
                 tokio::time::sleep(LINGER).await;
                 drop(fetch);
-            });
+            };
+            self.tasks.spawn_on(lingering, &runtime);
         }
     }
 }
