@@ -6,6 +6,7 @@
 mod errors;
 mod help;
 mod holder;
+mod places;
 mod seeing;
 mod support;
 mod verbs;

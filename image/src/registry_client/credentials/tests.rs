@@ -1,3 +1,5 @@
+//! Files and helpers as users have them, and as they should not be.
+
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use tempfile::TempDir;
