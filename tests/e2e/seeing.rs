@@ -85,7 +85,6 @@ fn privileged_neighbours_are_told_with_all_that_went_through() {
     let (sent, arrived) = (count(&given, "wire_sent"), count(&taken, "wire_received"));
     assert!(arrived <= sent && sent < arrived + 1000, "{taken:#} {given:#}");
     assert!(count(&taken, "wire_received") < lan.traffic(1).received, "{taken:#}");
-    assert_ne!(taken[0]["outbound"], given[0]["outbound"], "one of them has dialled");
     assert!(taken[0]["address"].as_str().is_some_and(|address| address.contains("10.77.0.2")), "{taken:#}");
     let why = json(1, &["why", &cid]);
     assert_eq!(why["answer"], "it is here", "{why:#}");

@@ -27,7 +27,13 @@ pub(crate) fn fits(facts: &Facts) -> bool {
 pub(crate) struct StopgapHome(Arc<Stopgap>);
 
 #[derive(Debug, Default)]
-struct Stopgap(RwLock<(BTreeMap<Vec<u8>, Value>, Option<State>)>);
+struct Stopgap(RwLock<Rows>);
+
+#[derive(Debug, Default)]
+struct Rows {
+    rows: BTreeMap<Vec<u8>, Value>,
+    state: Option<State>,
+}
 
 impl IndexHome for StopgapHome {
     fn open(&self) -> Result<Arc<dyn Index>, IndexError> {
@@ -35,7 +41,7 @@ impl IndexHome for StopgapHome {
     }
 
     fn move_aside(&self) -> io::Result<()> {
-        *write(&self.0.0) = Default::default();
+        *write(&self.0.0) = Rows::default();
         Ok(())
     }
 }
@@ -43,24 +49,24 @@ impl IndexHome for StopgapHome {
 impl Index for Stopgap {
     fn locations(&self, hash: &[u8]) -> Result<Vec<Location>, IndexError> {
         let inner = read(&self.0);
-        let rows = inner.0.range::<[u8], _>((Bound::Included(hash), Bound::Unbounded));
+        let rows = inner.rows.range::<[u8], _>((Bound::Included(hash), Bound::Unbounded));
         let rows = rows.take_while(|(key, _)| key.starts_with(hash));
         Ok(rows.filter_map(|(key, value)| Location::decode(key, value)).map(|(_, location)| location).collect())
     }
 
     fn insert(&self, key: &[u8], value: &Value) -> Result<(), IndexError> {
-        write(&self.0).0.insert(key.to_vec(), *value);
+        write(&self.0).rows.insert(key.to_vec(), *value);
         Ok(())
     }
 
     fn remove(&self, key: &[u8]) -> Result<(), IndexError> {
-        write(&self.0).0.remove(key);
+        write(&self.0).rows.remove(key);
         Ok(())
     }
 
     fn for_each(&self, from: &[u8], row: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), IndexError> {
         let inner = read(&self.0);
-        for (key, value) in inner.0.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)) {
+        for (key, value) in inner.rows.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)) {
             if !row(key, value) {
                 break;
             }
@@ -73,11 +79,11 @@ impl Index for Stopgap {
     }
 
     fn state(&self) -> Result<Option<State>, IndexError> {
-        Ok(read(&self.0).1)
+        Ok(read(&self.0).state)
     }
 
     fn set_state(&self, state: State) -> Result<(), IndexError> {
-        write(&self.0).1 = Some(state);
+        write(&self.0).state = Some(state);
         Ok(())
     }
 }

@@ -54,7 +54,9 @@ fn room(directory: &Path) -> Check {
     let found = format!("{} MiB free", free >> 20);
     match free {
         ..LEAST_BYTES => Check::fail(NAME, found, "`shipfs rmi` and `shipfs gc` make room"),
-        ..SCARCE_BYTES => Check::warn(NAME, found, "the next image may not fit; `shipfs gc` frees what nothing needs"),
+        LEAST_BYTES..SCARCE_BYTES => {
+            Check::warn(NAME, found, "the next image may not fit; `shipfs gc` frees what nothing needs")
+        }
         _ => Check::ok(NAME, found),
     }
 }
