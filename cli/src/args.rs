@@ -137,6 +137,18 @@ pub(crate) enum Network {
     Host,
 }
 
+impl Network {
+    /// The network of this node, if it is not that of a container.
+    pub(crate) fn of_node(self) -> Option<NetworkChoice> {
+        match self {
+            Self::Lan => Some(NetworkChoice::Lan),
+            Self::Private => Some(NetworkChoice::Private),
+            Self::Offline => Some(NetworkChoice::Offline),
+            Self::None | Self::Host => None,
+        }
+    }
+}
+
 /// Which platforms of an image are meant.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Platforms {
@@ -220,11 +232,7 @@ impl Global {
         let contradictions = [
             (self.quiet && self.json, "--quiet", "--json"),
             (self.quiet && self.verbose > 0, "--quiet", "--verbose"),
-            (
-                self.offline && self.network.is_some_and(|network| !matches!(network, Network::None | Network::Host)),
-                "--offline",
-                "--network",
-            ),
+            (self.offline && self.network.and_then(Network::of_node).is_some(), "--offline", "--network"),
             (self.mdns && self.no_mdns, "--mdns", "--no-mdns"),
         ];
         let Some((_, one, other)) = contradictions.into_iter().find(|(is_met, ..)| *is_met) else { return Ok(()) };
@@ -234,12 +242,7 @@ impl Global {
 
     /// What the verb is told of it.
     pub(crate) fn options(&self) -> Options {
-        let network = self.network.and_then(|network| match network {
-            Network::Lan => Some(NetworkChoice::Lan),
-            Network::Private => Some(NetworkChoice::Private),
-            Network::Offline => Some(NetworkChoice::Offline),
-            Network::None | Network::Host => None,
-        });
+        let network = self.network.and_then(Network::of_node);
         Options {
             network: if self.offline { Some(NetworkChoice::Offline) } else { network },
             peers: self.peers.clone(),

@@ -12,7 +12,7 @@
 use std::{fs::File, io::Read as _, path::Path, time::Duration};
 
 use clap::ValueEnum as _;
-use shipfs_image::control::{Failure, FailureKind, check_address};
+use shipfs_image::control::{Failure, FailureKind, NetworkChoice, check_address};
 use toml::de::{DeTable, DeValue};
 
 use crate::args::{self, Network};
@@ -34,7 +34,7 @@ pub(crate) struct Said<T> {
 /// What the file says.
 #[derive(Debug, Default)]
 pub(crate) struct ConfigFile {
-    pub(crate) network: Option<Said<Network>>,
+    pub(crate) network: Option<Said<NetworkChoice>>,
     pub(crate) listen: Option<Said<Vec<String>>>,
     pub(crate) peers: Option<Said<Vec<String>>>,
     pub(crate) mdns: Option<Said<bool>>,
@@ -115,11 +115,12 @@ fn got(value: &DeValue<'_>) -> String {
 }
 
 /// Reads the name of a network.
-pub(crate) fn network_named(text: &str) -> Result<Network, String> {
-    Network::from_str(text, false).map_err(|_| format!("expected lan, private or offline, found `{text}`"))
+pub(crate) fn network_named(text: &str) -> Result<NetworkChoice, String> {
+    let named = Network::from_str(text, false).ok().and_then(Network::of_node);
+    named.ok_or_else(|| format!("expected lan, private or offline, found `{text}`"))
 }
 
-fn network(value: &DeValue<'_>) -> Result<Network, String> {
+fn network(value: &DeValue<'_>) -> Result<NetworkChoice, String> {
     network_named(value.as_str().ok_or_else(|| format!("expected lan, private or offline, {}", got(value)))?)
 }
 
@@ -176,7 +177,7 @@ mod tests {
         let text = "# ours\nnetwork = \"private\"\nlisten = [\n  \"/ip4/0.0.0.0/tcp/4001\",\n]\npeers = []\nmdns = true\n\
                     timeout = \"1.5m\"\n";
         let said = ConfigFile::parse(text).expect("parses");
-        assert!(matches!(said.network, Some(Said { value: Network::Private, line: 2 })));
+        assert!(matches!(said.network, Some(Said { value: NetworkChoice::Private, line: 2 })));
         assert_eq!(said.listen, Some(Said { value: vec!["/ip4/0.0.0.0/tcp/4001".into()], line: 3 }));
         assert_eq!(said.peers, Some(Said { value: Vec::new(), line: 6 }));
         assert_eq!(said.mdns, Some(Said { value: true, line: 7 }));

@@ -4,6 +4,7 @@
 //! could want.
 
 use std::{
+    ffi::OsString,
     fs::File,
     io::{self, IsTerminal as _},
     os::fd::AsFd as _,
@@ -14,8 +15,8 @@ use std::{
 
 use shipfs_image::{
     control::{
-        Doctor, EventQueue, Failure, FailureKind, NodeRepository, Options, Order, Registry, Reply, Request,
-        SWARM_KEY_FILE, Session, Stream, generate_swarm_key, needs_own_node, write_swarm_key,
+        Doctor, EventQueue, Failure, FailureKind, NetworkChoice, NodeRepository, Options, Order, Registry, Reply,
+        Request, SWARM_KEY_FILE, Session, Stream, generate_swarm_key, needs_own_node, write_swarm_key,
     },
     reference::Reference,
     services::Services,
@@ -266,6 +267,27 @@ impl Context {
             session.linger().await;
             session.close().await;
         }
+    }
+
+    /// The options by which another process of this program works on the same repository in the same way.
+    pub(crate) fn words_for_another(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["--repo".into(), self.config.repository.clone().into()];
+        if let Some(network) = self.options.network {
+            let name = match network {
+                NetworkChoice::Lan => "lan",
+                NetworkChoice::Private => "private",
+                NetworkChoice::Offline => "offline",
+            };
+            words.extend(["--network".into(), name.into()]);
+        }
+        for (flag, addresses) in [("--peer", &self.options.peers), ("--listen", &self.options.listen)] {
+            words.extend(addresses.iter().flat_map(|address| [OsString::from(flag), address.into()]));
+        }
+        let mdns = self.options.mdns.map(|is_on| if is_on { "--mdns" } else { "--no-mdns" });
+        words.extend(mdns.map(OsString::from));
+        let patience = self.options.patience.map(|patience| format!("{}ms", patience.as_millis().max(1)));
+        words.extend(patience.into_iter().flat_map(|patience| ["--timeout".into(), OsString::from(patience)]));
+        words
     }
 
     /// Decides what to exit with, whatever the verb's outcome.

@@ -13,7 +13,7 @@ use shipfs_image::control::{Failure, FailureKind, NetworkChoice, Options, SWARM_
 use shipfs_node::config::DEFAULT_PATIENCE;
 
 use crate::{
-    args::{self, Global, Network},
+    args::{self, Global},
     config_file::{CONFIG_FILE, ConfigFile, Said, network_named},
     text,
 };
@@ -78,14 +78,6 @@ pub(crate) struct Shown {
     pub(crate) from: String,
 }
 
-fn choice(network: Network) -> NetworkChoice {
-    match network {
-        Network::Lan => NetworkChoice::Lan,
-        Network::Private => NetworkChoice::Private,
-        Network::Offline => NetworkChoice::Offline,
-    }
-}
-
 fn variable<T>(
     environment: Environment<'_>,
     name: &'static str,
@@ -120,9 +112,8 @@ impl Settings {
         let list = |list: &[String], name| (!list.is_empty()).then(|| (list.to_vec(), name));
         let mdns = said.mdns.map(|value| (value, if value { "--mdns" } else { "--no-mdns" }));
         let timeout = said.patience.map(|value| (value, "--timeout"));
-        let named = |text: &str| network_named(text).map(choice);
-        let in_file = file.network.map(|said| Said { value: choice(said.value), line: said.line });
-        let in_environment = variable(environment, "SHIPFS_NETWORK", named)?;
+        let in_file = file.network;
+        let in_environment = variable(environment, "SHIPFS_NETWORK", network_named)?;
         Ok(Self {
             configured: in_environment.map(|(value, _)| value).or(in_file.as_ref().map(|said| said.value)),
             swarm_key: said.swarm_key.clone(),

@@ -3,6 +3,7 @@
 //! Every test is named `interop_`; one whose program is not here is skipped, loudly, and fails in CI.
 
 mod archives;
+mod build;
 mod containerd;
 mod docker;
 mod helia;

@@ -4,7 +4,6 @@
 //! namespace or a mount behind.
 
 pub mod archives;
-pub mod busybox;
 pub mod crafted;
 pub mod debian;
 pub mod engines;
@@ -16,6 +15,7 @@ pub mod parsers;
 pub mod peers;
 pub mod program;
 pub mod repository;
+pub mod runnable;
 pub mod table;
 pub mod tree;
 pub mod unpacking;

@@ -1,11 +1,11 @@
 //! The verbs: one file each, with its arguments (doc comment = help) and `run`, which calls the library and shows the
 //! result. Nothing is decided here.
 
+mod build;
 mod completion;
 mod config;
 mod container;
 mod cp;
-mod daemon;
 mod daemon;
 mod doctor;
 mod exec;
@@ -25,6 +25,7 @@ mod ps;
 mod pull;
 mod push;
 mod registry;
+mod registry_process;
 mod rm;
 mod rmi;
 mod run;
@@ -63,6 +64,7 @@ pub(crate) enum Command {
     Cp(cp::Args),
     Login(login::Args),
     Logout(logout::Args),
+    Build(build::Args),
     Gc(gc::Args),
     Verify(verify::Args),
     Daemon(daemon::Args),
@@ -109,6 +111,7 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Cp(args) => cp::run(args, context).await,
         Command::Login(args) => login::run(args, context).await,
         Command::Logout(args) => logout::run(&args, context),
+        Command::Build(args) => build::run(args, context).await,
         Command::Gc(args) => gc::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
         Command::Daemon(args) => daemon::run(args, context).await,

@@ -4,6 +4,7 @@
 //! what happens on the host.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::settings::Settings;
 
@@ -27,12 +28,6 @@ pub struct ImageProcess {
     pub working_directory: String,
     /// The signal that asks it to end.
     pub stop_signal: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Document {
-    #[serde(default)]
-    config: Option<Fields>,
 }
 
 #[derive(Default, Deserialize)]
@@ -67,8 +62,16 @@ impl ImageProcess {
     /// # Errors
     /// [`ImageProcessError`] when it is not JSON of the right types, or holds what no process can have.
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageProcessError> {
-        let document: Document = serde_json::from_slice(bytes).map_err(ImageProcessError::Json)?;
-        let fields = document.config.unwrap_or_default();
+        // An object each: a list would do as well for a struct.
+        let mut document: Map<String, Value> = serde_json::from_slice(bytes).map_err(ImageProcessError::Json)?;
+        let config: Option<Map<String, Value>> = document
+            .remove("config")
+            .map(serde_json::from_value)
+            .transpose()
+            .map_err(ImageProcessError::Json)?
+            .flatten();
+        let fields = Value::Object(config.unwrap_or_default());
+        let fields: Fields = serde_json::from_value(fields).map_err(ImageProcessError::Json)?;
         let read = Self {
             user: fields.user.unwrap_or_default(),
             environment: fields.env.unwrap_or_default(),

@@ -49,7 +49,7 @@ fn privileged_a_layer_is_unpacked_once() {
     let before = inodes();
     // Another image on the same layers, many at once.
     let config = serde_json::json!({"Entrypoint": ["echo"], "Cmd": ["two"], "Env": ["PATH=/bin"]});
-    let other = lab.push("other", shipfs_tests::busybox::layers(), &config);
+    let other = lab.push("other", shipfs_tests::runnable::layers(), &config);
     let running: Vec<_> = (0..8)
         .map(|_| lab.shipfs(&["run", "--rm", &other]).stdout(std::process::Stdio::piped()).spawn().expect("it starts"))
         .collect();

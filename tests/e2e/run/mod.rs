@@ -7,8 +7,8 @@ mod process;
 mod terminal;
 
 use serde_json::Value;
-use shipfs_tests::busybox;
 use shipfs_tests::program::{self, Running, shipfs};
+use shipfs_tests::runnable;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -26,10 +26,10 @@ struct Lab {
 impl Lab {
     /// With the busybox image; `None` where containers cannot be run.
     fn new(test: &str) -> Option<Self> {
-        Self::with(test, busybox::layers(), &busybox::config())
+        Self::with(test, runnable::layers(), &runnable::config())
     }
 
-    fn with(test: &str, layers: Vec<busybox::Layer>, config: &Value) -> Option<Self> {
+    fn with(test: &str, layers: Vec<runnable::Layer>, config: &Value) -> Option<Self> {
         if !program::privileged(test) || !program::tool(test, "runc") || !program::tool(test, "busybox") {
             return None;
         }
@@ -39,9 +39,9 @@ impl Lab {
         Some(lab)
     }
 
-    fn push(&self, name: &str, layers: Vec<busybox::Layer>, config: &Value) -> String {
+    fn push(&self, name: &str, layers: Vec<runnable::Layer>, config: &Value) -> String {
         let layout = self.folder.path().join(name);
-        busybox::layout(&layout, layers, config).expect("written");
+        runnable::layout(&layout, layers, config).expect("written");
         program::run(self.shipfs(&["--quiet", "push", &format!("oci:{}", layout.display())])).trim().to_owned()
     }
 

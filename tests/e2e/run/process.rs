@@ -2,9 +2,9 @@
 
 use super::Lab;
 use serde_json::json;
-use shipfs_tests::busybox::{self, Layer};
 use shipfs_tests::image::Noise;
 use shipfs_tests::program::{self, tool};
+use shipfs_tests::runnable::{self, Layer};
 use std::io::Write as _;
 use std::process::Stdio;
 
@@ -169,7 +169,7 @@ fn privileged_a14_an_images_words_stay_inside() {
     let test = "privileged_a14_an_images_words_stay_inside";
     let Some(lab) = Lab::new(test) else { return };
     let layers = || {
-        let mut layers = busybox::layers();
+        let mut layers = runnable::layers();
         layers.push(
             Layer::default()
                 .symlink("fd", "/proc/self/fd/8")

@@ -144,7 +144,9 @@ pub fn layout(folder: &Path, layers: Vec<Layer>, config: &Value) -> io::Result<(
     }
     let document = json!({
         "architecture": architecture(), "os": "linux", "config": config,
-        "rootfs": {"type": "layers", "diff_ids": inside},
+        "rootfs": {"type": "layers", "diff_ids": &inside},
+        // Some builders count them.
+        "history": inside.iter().map(|_| json!({"created_by": "busybox"})).collect::<Vec<_>>(),
     });
     let (digest, size) = write(&serde_json::to_vec(&document)?)?;
     let media_type = format!("{OCI}.config.v1+json");
