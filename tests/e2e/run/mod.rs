@@ -99,7 +99,7 @@ impl Lab {
 
     /// Nothing is mounted, nothing of a container lies on disk or in a cgroup, no process is left.
     fn assert_clean(&self) {
-        assert_eq!(self.container_folders(), [PathBuf::new(); 0]);
+        assert_eq!(self.container_folders(), Vec::<PathBuf>::new());
         self.assert_nothing_runs();
     }
 
