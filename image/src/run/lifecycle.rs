@@ -50,6 +50,7 @@ pub struct Row {
 /// # Errors
 /// What the disk says.
 pub fn clear(containers: &Containers) -> Result<(), RunError> {
+    containers.sweep();
     let all = containers.list()?;
     if all.is_empty() {
         return Ok(());
@@ -59,6 +60,11 @@ pub fn clear(containers: &Containers) -> Result<(), RunError> {
     for container in all {
         let has_ended = container.state().is_ok_and(|state| state.status == Status::Exited);
         if has_ended {
+            continue;
+        }
+        if !container.directory.join("lock").exists() {
+            // Its making was cut off before it had one.
+            container.remove_files()?;
             continue;
         }
         let Some(_lock) = container.try_lock()? else { continue };

@@ -30,6 +30,8 @@ use super::{RunError, settings::Settings};
 
 /// The folder of the containers in a repository.
 pub(crate) const FOLDER: &str = "containers";
+/// How the name of a container begins that is being removed.
+const GONE: &str = ".gone-";
 /// Random bytes in an identifier.
 const ID_BYTES: usize = 32;
 /// Letters of an identifier that people see.
@@ -125,7 +127,7 @@ impl Containers {
         }
         let container = Container { directory: self.folder.join(&id), id };
         private_directory(&container.directory).map_err(|error| container.failed("", error))?;
-        let lock = container.open_lock().map_err(|error| container.failed("lock", error))?;
+        let lock = lock_file(&container.directory.join("lock")).map_err(|error| container.failed("lock", error))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|error| container.failed("lock", error.into()))?;
         container.write("settings.json", &Settings { name: Some(name), ..settings.clone() })?;
@@ -172,6 +174,16 @@ impl Containers {
             (Some(found), None) => Ok(found),
             (None, _) => Err(RunError::UnknownContainer { text: text.to_owned() }),
             _ => Err(RunError::Ambiguous { text: text.to_owned() }),
+        }
+    }
+
+    /// Removes what is left of containers whose removal was cut off.
+    pub(crate) fn sweep(&self) {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(GONE.as_bytes()) {
+                // Somebody may be removing it this moment.
+                let _ = fs::remove_dir_all(entry.path());
+            }
         }
     }
 
@@ -257,7 +269,9 @@ impl Container {
 
     /// Removes all that lies on disk of it. Nothing of it may run or be mounted any more.
     pub(crate) fn remove_files(&self) -> Result<(), RunError> {
-        match fs::remove_dir_all(&self.directory) {
+        // Out of sight first: what has its name has its lock, too.
+        let gone = self.directory.with_file_name(format!("{GONE}{}", self.id));
+        match fs::rename(&self.directory, &gone).and_then(|()| fs::remove_dir_all(&gone)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("", error)),
             _ => Ok(()),
         }
@@ -268,7 +282,8 @@ impl Container {
     }
 
     fn open_lock(&self) -> io::Result<File> {
-        lock_file(&self.directory.join("lock"))
+        // Not made here: without one, the container is gone.
+        fs::OpenOptions::new().write(true).open(self.directory.join("lock"))
     }
 }
 

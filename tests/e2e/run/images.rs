@@ -84,6 +84,7 @@ fn privileged_gc_removes_layers_that_nobody_uses() {
     assert_eq!(program::run(lab.shipfs(&["exec", "one", "cat", "/data/kept"])), "kept\n");
     drop(running);
     lab.shipfs(&["rm", "--force", "one"]).output().expect("it starts");
+    super::wait_until("the container is gone", || lab.container_folders().is_empty());
     let said = gc();
     assert_eq!(lab.layer_folders(), [""; 0], "{said}");
     assert!(said.contains("3 unpacked layers"), "{said}");
