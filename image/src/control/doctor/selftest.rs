@@ -169,13 +169,14 @@ async fn fetched(node: &Node, config: &NetworkConfig, directory: &Path) -> Resul
         net.listen(address).await.map_err(|error| error.to_string())?;
         listeners = net.listeners().await.map_err(|error| error.to_string())?;
     }
-    // What others dial, rather than loopback.
-    let is_loopback = |address: &&Multiaddr| match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
-        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
-        _ => false,
+    // What others dial, rather than loopback. Addresses of one link alone mean nothing without the name of it.
+    let rank = |address: &&Multiaddr| match address.iter().next() {
+        Some(Protocol::Ip4(ip)) if !ip.is_loopback() => 0,
+        Some(Protocol::Ip6(ip)) if !ip.is_loopback() && !ip.is_unicast_link_local() => 1,
+        Some(Protocol::Ip6(ip)) if ip.is_unicast_link_local() => 3,
+        _ => 2,
     };
-    let address = listeners.iter().find(|address| !is_loopback(address)).or(listeners.first());
+    let address = listeners.iter().min_by_key(rank);
     let address = address.ok_or("this node listens nowhere")?.clone().with(Protocol::P2p(net.peer()));
     if !was_serving {
         node.serve(true).await.map_err(|error| error.to_string())?;
