@@ -41,7 +41,7 @@ impl Kubo {
             return Ok(block);
         }
         let text = cid.to_string();
-        let mut patience = Patience::new(self.patience());
+        let mut patience = Patience::new(self);
         loop {
             let getting = async {
                 let mut reply = self.send("block/get", &[("arg", &text)], None, patience.wait()).await?;
@@ -64,7 +64,7 @@ impl Kubo {
     /// # Errors
     /// [`RpcError`]; [`RpcError::OtherCid`] when it is called otherwise there.
     pub async fn put_node(&self, block: &Block) -> Result<(), RpcError> {
-        let mut patience = Patience::new(self.patience());
+        let mut patience = Patience::new(self);
         loop {
             let (content_type, head, tail) = multipart();
             let body = [head.as_bytes(), block.data(), tail.as_bytes()].concat();

@@ -22,7 +22,7 @@ pub(super) struct Cat {
 impl Cat {
     /// The bytes from `offset` up to `end`. A file that ends earlier is told by [`Cat::next`], as an end.
     pub(super) fn new(kubo: &Kubo, cid: &Cid, offset: u64, end: u64) -> Self {
-        let patience = Patience::new(kubo.patience());
+        let patience = Patience::new(kubo);
         Self { kubo: kubo.clone(), path: format!("/ipfs/{cid}"), offset, end, reply: None, patience }
     }
 

@@ -24,7 +24,13 @@ mod pins;
 mod reply;
 mod upload;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
@@ -54,6 +60,8 @@ struct Inner {
     patience: Duration,
     offline: bool,
     link: Mutex<Option<Arc<Link>>>,
+    /// Whether it ever answered.
+    reached: AtomicBool,
 }
 
 impl std::fmt::Debug for Kubo {
@@ -69,7 +77,14 @@ impl Kubo {
     /// A daemon at a place. Nothing is sent yet. `patience` is how long to wait while nothing comes, for every command;
     /// credentials win over those of the address.
     pub fn new(place: Place, credentials: Option<Credentials>, patience: Duration) -> Self {
-        Self(Arc::new(Inner { place, credentials, patience, offline: false, link: Mutex::default() }))
+        Self(Arc::new(Inner {
+            place,
+            credentials,
+            patience,
+            offline: false,
+            link: Mutex::default(),
+            reached: AtomicBool::default(),
+        }))
     }
 
     /// The same daemon, told to ask no peers, and reached through a Unix socket or not at all: no network socket is opened
@@ -78,7 +93,14 @@ impl Kubo {
     pub fn offline(self) -> Self {
         let Inner { place, credentials, patience, .. } = &*self.0;
         let (place, credentials, patience) = (place.clone(), credentials.clone(), *patience);
-        Self(Arc::new(Inner { place, credentials, patience, offline: true, link: Mutex::default() }))
+        Self(Arc::new(Inner {
+            place,
+            credentials,
+            patience,
+            offline: true,
+            link: Mutex::default(),
+            reached: AtomicBool::default(),
+        }))
     }
 
     /// How long to wait while nothing comes.
@@ -121,7 +143,11 @@ impl Kubo {
         let offline = [("offline", "true")];
         let is_said = arguments.contains(&offline[0]);
         let extra: Arguments<'_> = if self.0.offline && !is_said { &offline } else { &[] };
-        link.send(command, arguments.iter().chain(extra).copied(), body, wait).await
+        let sent = link.send(command, arguments.iter().chain(extra).copied(), body, wait).await;
+        if sent.is_ok() {
+            self.0.reached.store(true, Ordering::Relaxed);
+        }
+        sent
     }
 
     /// Carries out a command that changes nothing, or changes the same when it is carried out twice, and reads its answer:
@@ -131,7 +157,7 @@ impl Kubo {
         command: &'static str,
         arguments: Arguments<'_>,
     ) -> Result<Vec<T>, RpcError> {
-        let mut patience = Patience::new(self.0.patience);
+        let mut patience = Patience::new(self);
         loop {
             let asked = async {
                 let mut reply = self.send(command, arguments, None, patience.wait()).await?;

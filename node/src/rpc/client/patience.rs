@@ -1,11 +1,15 @@
 //! How long a command waits, and when it is tried again.
 //!
-//! Imports its sibling errors. The clock starts anew whenever something arrives; an attempt that hangs is given up after
-//! half of the time, so that there is time for another one.
+//! Imports its siblings. The clock starts anew whenever something arrives; an attempt that hangs is given up after half of
+//! the time, so that there is time for another one. A daemon that was never there is not waited for: only one that went
+//! away may come back.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
-use super::RpcError;
+use super::{Kubo, RpcError};
 
 /// First and longest pause before another attempt: a daemon that starts anew needs a second or three.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
@@ -13,6 +17,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// The patience of one command.
 #[derive(Debug)]
 pub(super) struct Patience {
+    kubo: Kubo,
     limit: Duration,
     since: Instant,
     pause: Duration,
@@ -20,8 +25,9 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, since: Instant::now(), pause: PAUSES.0, failed: false }
+    pub(super) fn new(kubo: &Kubo) -> Self {
+        let limit = kubo.patience();
+        Self { kubo: kubo.clone(), limit, since: Instant::now(), pause: PAUSES.0, failed: false }
     }
 
     /// Something arrived.
@@ -43,7 +49,9 @@ impl Patience {
     /// The same error, when another attempt cannot help or the time is over.
     pub(super) async fn after(&mut self, error: RpcError) -> Result<(), RpcError> {
         let left = self.limit.saturating_sub(self.since.elapsed());
-        if !error.is_passing() || left <= self.pause {
+        let was_there = self.kubo.0.reached.load(Ordering::Relaxed);
+        let is_nobody = matches!(error, RpcError::Connect { .. } | RpcError::NoDaemon { .. }) && !was_there;
+        if is_nobody || !error.is_passing() || left <= self.pause {
             return Err(self.told(error));
         }
         tracing::debug!(%error, "asking the daemon again");

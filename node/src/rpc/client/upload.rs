@@ -70,7 +70,7 @@ impl Kubo {
         expected: Option<Expected>,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Added, UploadError> {
-        let mut patience = Patience::new(self.patience());
+        let mut patience = Patience::new(self);
         let (mut content, mut broken) = (Some(content), 0);
         loop {
             let (attempt, again) = match content.take() {
