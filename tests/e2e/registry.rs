@@ -188,11 +188,15 @@ fn what_is_pushed_here_is_pulled_there_with_its_signature() {
     let first = Repository::new(here.path().join("repository"));
     let mut command = first.daemon();
     command.args(["--listen-registry", "127.0.0.1:0"]);
-    let (mut daemon, line) = Running::start(&mut command, "registry: serving on").expect("it serves");
-    let address = line.rsplit(' ').next().and_then(|address| address.parse().ok()).expect("an address");
+    let (mut daemon, mut lines) = Running::start_after(&mut command, "registry: serving on").expect("it serves");
+    let last = |line: &String| line.rsplit(' ').next().expect("an address").to_owned();
+    let address = lines.last().map(last).and_then(|address| address.parse().ok()).expect("an address");
+    // The two lines come by two pipes, in any order.
     let end = Instant::now() + Duration::from_secs(20);
-    let ready = std::iter::from_fn(|| daemon.line(end).expect("it is ready")).find(|line| line.contains("ready"));
-    let peer = ready.expect("it is ready").rsplit(' ').next().expect("an address").to_owned();
+    while !lines.iter().any(|line| line.contains("ready")) {
+        lines.push(daemon.line(end).expect("it is ready").expect("it runs"));
+    }
+    let peer = lines.iter().find(|line| line.contains("ready")).map(last).expect("an address");
     upload(address, b"{}");
     let (image, unsigned) = put(address, "one", &[], None);
     let (signature, _) = put(address, "signature", &[], Some(&image));
