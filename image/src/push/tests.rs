@@ -290,3 +290,51 @@ async fn b5_an_image_of_too_many_blobs_is_refused() {
     let refused = push(&store, &from_path(layout.path()), &options(Shape::Descriptor), &()).await;
     assert!(matches!(refused, Err(PushError::Plan(error)) if matches!(*error, PlanError::TooMany)));
 }
+
+/// Lists an image and has nothing of it but its documents, as containerd does after a lazy pull.
+struct Documents {
+    images: Vec<source::Listed>,
+    blobs: BTreeMap<Digest, bytes::Bytes>,
+}
+
+impl Source for Documents {
+    fn images(&self) -> &[source::Listed] {
+        &self.images
+    }
+
+    fn open(&self, blob: &Descriptor) -> Result<Content, SourceError> {
+        let found = self.blobs.get(&blob.digest).map(|bytes| Content::Bytes(bytes.clone()));
+        found.ok_or_else(|| SourceError::Missing { what: blob.digest.to_string() })
+    }
+
+    fn layout(&self) -> Option<&source::WholeLayout> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn what_a_source_lacks_comes_from_where_the_image_says_it_is() {
+    let peer = Arc::new(MemoryBlobs::default());
+    let first = push(&*peer, &from_path(&data("hello")), &options(Shape::Descriptor), &()).await.expect("pushes");
+    let root = crate::root::Root::open(&*peer, &first.root).await.expect("opens");
+    let manifest = peer.bytes(&root.cid_of(&root.top).expect("a CID")).expect("the manifest");
+    let only_documents = |top: Descriptor, manifest: bytes::Bytes| {
+        let blobs = BTreeMap::from([(Digest::of(&manifest), manifest)]);
+        PushFrom::Source(Arc::new(Documents { images: vec![top.into()], blobs }), None)
+    };
+    let here = MemoryBlobs::with_peers(vec![Arc::clone(&peer)]);
+    let from = only_documents(root.top.clone(), manifest.clone());
+    let again = push(&here, &from, &options(Shape::Descriptor), &()).await.expect("pushes");
+    assert_eq!(again.root, first.root);
+    assert!(!here.fetched().is_empty());
+    // With nobody who has it, and with nothing that says where it is.
+    let alone = push(&MemoryBlobs::default(), &from, &options(Shape::Descriptor), &()).await;
+    assert!(matches!(alone, Err(PushError::Bring(_))), "{alone:?}");
+    let mut plain = Manifest::parse(&manifest).expect("a manifest");
+    plain.layers.iter_mut().flatten().chain([&mut plain.config]).for_each(|blob| blob.urls.clear());
+    let bytes: bytes::Bytes = plain.to_json().into();
+    let top = Descriptor::new(media::MANIFEST, Digest::of(&bytes), bytes.len() as u64);
+    let error = push(&MemoryBlobs::default(), &only_documents(top, bytes), &options(Shape::Descriptor), &()).await;
+    let told = error.expect_err("refuses").to_string();
+    assert!(plain.layers().iter().all(|layer| told.contains(&layer.digest.to_string())), "{told}");
+}
