@@ -69,13 +69,13 @@ pub(crate) struct Global {
     #[arg(long, global = true, conflicts_with = "network")]
     pub(crate) offline: bool,
 
-    /// Key of the private network to enter [default: swarm.key in the repository]
+    /// Key of a private network [default: swarm.key in the repository]
     ///
     /// In the form that Kubo uses; implies `--network private`. With LIBP2P_FORCE_PNET=1 no other network is entered.
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "offline")]
     pub(crate) swarm_key: Option<PathBuf>,
 
-    /// Connect to this peer, `/ip4/192.0.2.7/tcp/4001` for instance; may be repeated
+    /// Connect to this peer, like `/ip4/192.0.2.7/tcp/4001`; may be repeated
     #[arg(long = "peer", global = true, value_name = "MULTIADDR", value_parser = address, action = ArgAction::Append)]
     pub(crate) peers: Vec<String>,
 
