@@ -72,7 +72,7 @@ pub(crate) struct Global {
     /// Key of a private network [default: swarm.key in the repository]
     ///
     /// In the form that Kubo uses; implies `--network private`. With LIBP2P_FORCE_PNET=1 no other network is entered.
-    #[arg(long, global = true, value_name = "FILE", conflicts_with = "offline")]
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "offline", hide_short_help = true)]
     pub(crate) swarm_key: Option<PathBuf>,
 
     /// Connect to this peer, like `/ip4/192.0.2.7/tcp/4001`; may be repeated
@@ -86,11 +86,11 @@ pub(crate) struct Global {
     pub(crate) listen: Vec<String>,
 
     /// Find peers by mDNS, and be found, in a private network too
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide_short_help = true)]
     pub(crate) mdns: bool,
 
     /// Find no peers by mDNS, and be found by none: only those named
-    #[arg(long, global = true, conflicts_with = "mdns")]
+    #[arg(long, global = true, conflicts_with = "mdns", hide_short_help = true)]
     pub(crate) no_mdns: bool,
 
     /// Have a running IPFS daemon, such as Kubo, hold and fetch images: /ip4/127.0.0.1/tcp/5001, /unix/PATH, http://HOST:PORT,
@@ -100,7 +100,7 @@ pub(crate) struct Global {
 
     /// Let that daemon know who asks: `basic:USER:PASSWORD`, `bearer:TOKEN`, or `@FILE` with one of these in it [default:
     /// $SHIPFS_IPFS_AUTH]
-    #[arg(long, global = true, value_name = "CREDENTIALS")]
+    #[arg(long, global = true, value_name = "CREDENTIALS", hide_short_help = true)]
     pub(crate) ipfs_auth: Option<String>,
 
     /// Give up when nothing arrives for this long: `500ms`, `30s`, `5m` [default: 30s]

@@ -285,6 +285,7 @@ impl Context {
         }
         let mdns = self.options.mdns.map(|is_on| if is_on { "--mdns" } else { "--no-mdns" });
         words.extend(mdns.map(OsString::from));
+        words.extend(self.options.swarm_key.iter().flat_map(|path| [OsString::from("--swarm-key"), path.into()]));
         let patience = self.options.patience.map(|patience| format!("{}ms", patience.as_millis().max(1)));
         words.extend(patience.into_iter().flat_map(|patience| ["--timeout".into(), OsString::from(patience)]));
         words

@@ -80,7 +80,7 @@ Commands:
   help        Print this message or the help of the given subcommand(s)
 ";
     assert!(help.ok().starts_with(expected), "{}", help.text());
-    assert!(help.text().lines().count() < 60, "{}", help.text());
+    assert!(help.text().lines().count() < 64, "{}", help.text());
     assert!(help.text().lines().all(|line| line.chars().count() <= 110), "{}", help.text());
 }
 

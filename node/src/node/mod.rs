@@ -6,9 +6,11 @@
 
 mod read;
 mod remember;
+mod threads;
 
 pub use read::Prefix;
 
+use self::threads::Threads;
 use crate::add::{self, AddError, Added, Content};
 use crate::config::{Config, Network, NetworkConfig};
 use crate::exchange::bitswap::Exchange;
@@ -30,8 +32,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-/// Workers of the network runtime. Measured: two workers get 0.69 of a plain stream where one gets 0.8.
-const NETWORK_WORKERS: usize = 1;
 /// Threads for hashing and disk work at once. Each fetch of a file holds one while it runs.
 const BLOCKING_THREADS: usize = 64;
 /// Files that are fetched or taken in at once. The other threads are for what these wait for: hashing blocks, reading
@@ -70,6 +70,8 @@ struct Flight {
 }
 
 struct Inner {
+    // First, so that it ends before what its tasks use.
+    runtime: Threads,
     config: Config,
     store: Store,
     identity: OnceLock<Keypair>,
@@ -77,7 +79,6 @@ struct Inner {
     exchange: OnceLock<Exchange>,
     flights: Mutex<HashMap<Cid, Weak<Flight>>>,
     files: Semaphore,
-    runtime: Option<Runtime>,
     tasks: TaskTracker,
     token: CancellationToken,
 }
@@ -85,10 +86,6 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.token.cancel();
-        // In the background: a runtime must not be waited for on another one's threads.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -103,26 +100,14 @@ impl Node {
     /// # Errors
     /// [`StartError`]; [`OpenError::Held`] when another process owns the repository.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(NETWORK_WORKERS)
-            .max_blocking_threads(BLOCKING_THREADS)
-            .thread_name("shipfs-node")
-            .enable_all()
-            .build()
-            .map_err(StartError::Threads)?;
+        let runtime = Threads::start(BLOCKING_THREADS).map_err(StartError::Threads)?;
         let path = config.repository.clone();
         let opened = runtime.spawn_blocking(move || Store::open(&path, StoreOptions::default())).await;
         let store = match opened {
             Ok(store) => store,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
-        let store = match store {
-            Ok(store) => store,
-            Err(error) => {
-                runtime.shutdown_background();
-                return Err(error.into());
-            }
-        };
+        let store = store?;
         let patience = config.patience;
         let inner = Inner {
             config,
@@ -132,7 +117,7 @@ impl Node {
             exchange: OnceLock::new(),
             flights: Mutex::default(),
             files: Semaphore::new(FILES_AT_ONCE),
-            runtime: Some(runtime),
+            runtime,
             tasks: TaskTracker::new(),
             token: CancellationToken::new(),
         };
@@ -168,7 +153,7 @@ impl Node {
     }
 
     fn runtime(&self) -> &Runtime {
-        self.0.runtime.as_ref().expect("the runtime is only taken when the last handle is dropped")
+        &self.0.runtime
     }
 
     /// Runs blocking work on the node's threads. A panic there goes on here.
