@@ -62,8 +62,12 @@ impl Drop for Growth {
     }
 }
 
+/// Longest frame that is sent, in bytes: as long as those of Go's nodes, whose readers wake up once a frame.
+const SEND_FRAME_BYTES: usize = 64 << 10;
+
 fn config(growth: &Growth) -> Config {
     let mut config = Config::default();
+    config.set_split_send_size(SEND_FRAME_BYTES);
     config.set_max_num_streams(MAX_STREAMS);
     config.set_max_connection_receive_window(Some(MAX_STREAMS * FIRST_WINDOW_BYTES + growth.bytes));
     config
