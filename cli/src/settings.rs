@@ -125,7 +125,7 @@ impl Settings {
             ),
             peers: Setting::of(
                 list(&said.peers, "--peer"),
-                variable(environment, "SHIPFS_PEERS", addresses)?,
+                variable(environment, "SHIPFS_PEER", addresses)?,
                 file.peers,
             ),
             mdns: Setting::of(mdns, variable(environment, "SHIPFS_MDNS", truth)?, file.mdns),

@@ -14,7 +14,7 @@ const EXAMPLES: &str = "\
 Example of a config.toml:
   network = \"private\"                          # $SHIPFS_NETWORK: lan, private, offline
   listen = [\"/ip4/0.0.0.0/tcp/4001\"]           # $SHIPFS_LISTEN, separated by commas
-  peers = [\"/ip4/192.0.2.7/tcp/4001\"]          # $SHIPFS_PEERS, the same
+  peers = [\"/ip4/192.0.2.7/tcp/4001\"]          # $SHIPFS_PEER, the same
   mdns = false                                 # $SHIPFS_MDNS
   timeout = \"1m\"                               # $SHIPFS_TIMEOUT";
 
