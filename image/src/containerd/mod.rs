@@ -1,6 +1,6 @@
 //! A client of containerd: its images, its content, its leases.
 //!
-//! Reading order: [`messages`], then the calls here, then [`write`](self::write) (content on its way there). Imports
+//! Reading order: `messages`, then the calls here, then `write` (content on its way there). Imports
 //! [`oci`](crate::oci) and [`blobs::Body`](crate::blobs::Body). Everything is asked in one namespace, over containerd's Unix
 //! socket. Nothing is removed but leases that were made here.
 

@@ -1,7 +1,7 @@
 //! Docker and podman: programs that give an image as an archive, and take one.
 //!
-//! Both speak Docker's API over a Unix socket ([`socket`]); podman and buildah, which need no service, are also asked by
-//! their command ([`command`]). Imports [`programs`](crate::programs) and [`services`](crate::services). Everything blocks;
+//! Both speak Docker's API over a Unix socket (`socket`); podman and buildah, which need no service, are also asked by
+//! their command (`command`). Imports [`programs`](crate::programs) and [`services`](crate::services). Everything blocks;
 //! the async threads do the waiting.
 
 mod command;

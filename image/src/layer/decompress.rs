@@ -1,6 +1,6 @@
 //! What a layer's blob holds: gzip of any number of members, zstd, or the tar itself.
 //!
-//! Imports [`media`](crate::oci::media), [`Limits`] and the errors. The content decides, as it does for containerd: media
+//! Imports [`media`], [`Limits`] and the errors. The content decides, as it does for containerd: media
 //! types are often wrong. Memory is bounded by the window; bytes after the end, and a missing end, are errors.
 
 use std::{

@@ -1,9 +1,9 @@
 //! A registry in front of the store: any client of the distribution protocol pulls by CID or by name, and pushes.
 //!
-//! Reading order: [`route`] (what a path means), [`range`] (which part), [`error`] (what is told when it fails), [`guard`]
-//! (who may), [`answer`] (what is sent), [`image`] (from a digest to what it names), [`blob`] (its bytes, from the first
-//! block on), [`repository`] and [`list`] (images by name), [`upload`] and [`publish`] (how they come in), [`handle`] (one
-//! request), [`listen`] (connections).
+//! Reading order: `route` (what a path means), `range` (which part), `error` (what is told when it fails), `guard`
+//! (who may), `answer` (what is sent), `image` (from a digest to what it names), `blob` (its bytes, from the first
+//! block on), `repository` and `list` (images by name), `upload` and `publish` (how they come in), `handle` (one
+//! request), `listen` (connections).
 //!
 //! `/v2/ipfs/CID/…` is the image with this root in either shape, whoever has it; `/v2/NAME/…` is what the store has under
 //! this name. What is pushed becomes a layout root, so that every byte stays as it was sent. Imports the node, the storage

@@ -1,8 +1,8 @@
 //! A client of registries: the OCI distribution protocol, with Docker's ways of being let in.
 //!
-//! Reading order: [`endpoint`] (where a registry is, and where it may lead), [`credentials`] and [`login`] (the files of
-//! Docker and podman), [`challenge`] and [`token`] (how to be let in), [`request`] (one request: let in, led on, tried again),
-//! [`documents`], [`download`] and [`upload`] (what is asked for). Imports [`oci`](crate::oci), [`reference`](crate::reference),
+//! Reading order: `endpoint` (where a registry is, and where it may lead), `credentials` and `login` (the files of
+//! Docker and podman), `challenge` and `token` (how to be let in), `request` (one request: let in, led on, tried again),
+//! `documents`, `download` and `upload` (what is asked for). Imports [`oci`](crate::oci), [`reference`](crate::reference),
 //! [`blobs::Body`](crate::blobs::Body) and [`programs`](crate::programs). Nothing a registry says is believed: documents
 //! are hashed, blobs end where their descriptor says, and a secret goes to nobody but the origin it is for.
 

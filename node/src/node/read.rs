@@ -27,7 +27,8 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Bytes from the start that lie in [`Store::partial_path`] without a gap, each checked against its CID. The digest
+    /// Bytes from the start that lie in [`Store::partial_path`](crate::store::Store::partial_path) without a gap, each
+    /// checked against its CID. The digest
     /// of the whole is known only when the fetch ends. Zero before a fetch begins and after it ended.
     pub fn bytes(&self) -> u64 {
         *self.receiver.borrow()
