@@ -4,8 +4,9 @@
 //! trace.
 
 use crate::block::{Block, CODEC_RAW, cid_from_sha256};
-use crate::dag::{self, CHUNK_BYTES, Leaf, Part, Tree};
-use crate::fetch::{Expected, hex, threads};
+use crate::dag::{self, CHUNK_BYTES, Hashed, Leaf, Part, Tree};
+use crate::fetch::{Expected, threads};
+use crate::store::files::hex;
 use crate::store::{Blockstore as _, FileInfo, Store, StoreError};
 use bytes::Bytes;
 use cid::Cid;
@@ -39,10 +40,10 @@ pub struct Added {
     pub existed: bool,
 }
 
-/// Why a file was not taken in.
+/// Why content cannot be taken: it cannot be read, or is not what it should be.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum AddError {
+pub enum ContentError {
     /// The source cannot be read.
     #[error("cannot read {what}")]
     Read {
@@ -68,6 +69,50 @@ pub enum AddError {
         /// Bytes read.
         got: u64,
     },
+}
+
+impl Content {
+    /// Opens it; says what it is, for messages. Blocks.
+    pub(crate) fn open(self) -> Result<(Box<dyn Read + Send>, String), ContentError> {
+        Ok(match self {
+            Self::File(path) => {
+                let what = format!("`{}`", path.display());
+                match File::open(&path) {
+                    Ok(file) => (Box::new(file), what),
+                    Err(source) => return Err(ContentError::Read { what, source }),
+                }
+            }
+            Self::Bytes(bytes) => (Box::new(io::Cursor::new(bytes)), "bytes in memory".to_owned()),
+            Self::Reader(reader) => (reader, "the source".to_owned()),
+        })
+    }
+}
+
+/// How much of a source is read: one byte past the expected size is enough to know that it is wrong.
+pub(crate) fn limit(expected: Option<Expected>) -> u64 {
+    expected.map_or(u64::MAX, |expected| expected.size.saturating_add(1))
+}
+
+/// Whether content is what was expected.
+pub(crate) fn check(expected: Option<Expected>, hashed: &Hashed) -> Result<(), ContentError> {
+    match expected {
+        Some(Expected { size: expected, .. }) if hashed.size != expected => {
+            Err(ContentError::Size { expected, got: hashed.size })
+        }
+        Some(Expected { digest: expected, .. }) if hashed.digest != expected => {
+            Err(ContentError::Digest { expected, got: hashed.digest })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Why a file was not taken in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddError {
+    /// The content cannot be read, or is another than expected.
+    #[error(transparent)]
+    Content(#[from] ContentError),
     /// A directory entry cannot be written.
     #[error(transparent)]
     Directory(#[from] dag::DirectoryError),
@@ -108,21 +153,9 @@ pub(crate) fn add(
         progress(info.size);
         return Ok(added(&info, &tree, true));
     }
-    let (mut source, what): (Box<dyn Read + Send>, _) = match content {
-        Content::File(path) => {
-            let what = format!("`{}`", path.display());
-            match File::open(&path) {
-                Ok(file) => (Box::new(file), what),
-                Err(source) => return Err(AddError::Read { what, source }),
-            }
-        }
-        Content::Bytes(bytes) => (Box::new(io::Cursor::new(bytes)), "bytes in memory".to_owned()),
-        Content::Reader(reader) => (reader, "the source".to_owned()),
-    };
+    let (mut source, what) = content.open()?;
     let staged = store.stage()?;
-    // One byte past the expected size is enough to know that it is wrong.
-    let limit = expected.map_or(u64::MAX, |expected| expected.size.saturating_add(1));
-    let mut limited = Stoppable { inner: &mut source, stop }.take(limit);
+    let mut limited = Stoppable { inner: &mut source, stop }.take(limit(expected));
     let mut failed = None;
     let mut sink = |offset: u64, bytes: &[u8]| {
         staged.write_at(offset, bytes).map_err(|error| {
@@ -134,16 +167,11 @@ pub(crate) fn add(
     let hashed = match hashed {
         Ok(hashed) => hashed,
         Err(_) if stop.is_cancelled() => return Err(AddError::Stopped),
-        Err(source) => return Err(failed.map_or(AddError::Read { what, source }, AddError::Store)),
+        Err(source) => {
+            return Err(failed.map_or_else(|| ContentError::Read { what, source }.into(), AddError::Store));
+        }
     };
-    if let Some(expected) = expected {
-        if hashed.size != expected.size {
-            return Err(AddError::Size { expected: expected.size, got: hashed.size });
-        }
-        if hashed.digest != expected.digest {
-            return Err(AddError::Digest { expected: expected.digest, got: hashed.digest });
-        }
-    }
+    check(expected, &hashed)?;
     let tree = dag::balanced(&hashed.leaves);
     let info = staged.finish(&hashed, &tree)?;
     Ok(added(&info, &tree, false))
@@ -161,7 +189,7 @@ fn present(store: &Store, expected: &Expected) -> Result<Option<(FileInfo, Tree)
     let twins = store.file_by_digest(&expected.digest);
     let Some(any) = twins.first().cloned() else { return Ok(None) };
     if any.size != expected.size {
-        return Err(AddError::Size { expected: expected.size, got: any.size });
+        return Err(ContentError::Size { expected: expected.size, got: any.size }.into());
     }
     if expected.size <= CHUNK_BYTES as u64 {
         let leaf = Leaf { cid: cid_from_sha256(CODEC_RAW, &expected.digest), size: expected.size };

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
 use shipfs_node::{
-    add::{self, AddError},
+    add::AddError,
     block::Block,
     dag::{self, BlockSource, BlockSourceError, DirectoryError, LoadError, WalkError},
-    fetch::{self, FetchError},
+    fetch::FetchError,
     node::Node,
     pin::{Keep, Lease},
     store::{Blockstore as _, FileInfo, Store, StoreError},
@@ -20,10 +20,8 @@ use shipfs_node::{
 
 use super::{
     Added, BlobFile, Blobs, BlobsError, Body, Content, Directory, Entry, Expected, Progress, Record, Records, Want,
+    convert::{MAX_ENTRIES, content_error, stored},
 };
-
-/// Most entries of a directory that is read: a layout's blobs, many images' worth.
-const MAX_ENTRIES: usize = 16_384;
 
 /// Storage by an embedded node, for one piece of work.
 pub struct EmbeddedBlobs {
@@ -54,17 +52,10 @@ impl EmbeddedBlobs {
     }
 
     /// Makes a file lie here; says whether it did before.
-    async fn get(
-        &self,
-        cid: &Cid,
-        expected: Option<Expected>,
-        limit: u64,
-        progress: Progress<'_>,
-    ) -> Result<(FileInfo, bool), BlobsError> {
-        let wanted = *cid;
+    async fn get(&self, cid: &Cid, want: Want, progress: Progress<'_>) -> Result<(FileInfo, bool), BlobsError> {
+        let ((expected, limit), wanted) = (want.bounds(), *cid);
         let existed = self.blocking(move |store| store.file(&wanted).is_some()).await;
-        let expecting = expected.map(|expected| fetch::Expected { digest: expected.digest, size: expected.size });
-        let fetched = self.node.get(cid, expecting, limit, &self.lease, progress).await;
+        let fetched = self.node.get(cid, expected.map(Into::into), limit, &self.lease, progress).await;
         Ok((fetched.map_err(|error| fetch_error(*cid, expected, error))?, existed))
     }
 }
@@ -77,26 +68,12 @@ impl Blobs for EmbeddedBlobs {
         expected: Option<Expected>,
         progress: Progress<'_>,
     ) -> Result<Added, BlobsError> {
-        let content = match content {
-            Content::File(path) => add::Content::File(path),
-            Content::Bytes(bytes) => add::Content::Bytes(bytes),
-            Content::Reader(reader) => add::Content::Reader(reader),
-        };
-        let expecting = expected.map(|expected| fetch::Expected { digest: expected.digest, size: expected.size });
-        let added = self.node.add(content, expecting, &self.lease, progress).await;
-        let added = added.map_err(|error| add_error(expected, error))?;
-        Ok(Added {
-            cid: added.cid,
-            digest: added.digest,
-            size: added.size,
-            cumulative: added.cumulative,
-            existed: added.existed,
-        })
+        let added = self.node.add(content.into(), expected.map(Into::into), &self.lease, progress).await;
+        Ok(added.map_err(|error| add_error(expected, error))?.into())
     }
 
     async fn add_directory(&self, entries: Vec<Entry>) -> Result<Directory, BlobsError> {
-        let entry = |entry: Entry| dag::Entry { name: entry.name, cid: entry.cid, size: entry.size };
-        let entries = entries.into_iter().map(entry).collect();
+        let entries = entries.into_iter().map(Into::into).collect();
         let (cid, cumulative) = self.node.add_directory(entries, &self.lease).await.map_err(other)?;
         Ok(Directory { cid, cumulative })
     }
@@ -118,16 +95,12 @@ impl Blobs for EmbeddedBlobs {
     }
 
     async fn fetch(&self, cid: &Cid, want: Want, progress: Progress<'_>) -> Result<BlobFile, BlobsError> {
-        let (expected, limit) = match want {
-            Want::Exactly(expected) => (Some(expected), expected.size),
-            Want::AtMost(limit) => (None, limit),
-        };
-        let (info, existed) = self.get(cid, expected, limit, progress).await?;
-        Ok(BlobFile { cid: *cid, digest: info.digest, size: info.size, existed, body: Body::File(info.path) })
+        let (info, existed) = self.get(cid, want, progress).await?;
+        Ok(stored(*cid, info, existed))
     }
 
     async fn read(&self, cid: &Cid, limit: u64) -> Result<Bytes, BlobsError> {
-        let (info, _) = self.get(cid, None, limit, &|_| {}).await?;
+        let (info, _) = self.get(cid, Want::AtMost(limit), &|_| {}).await?;
         crate::bring::blocking(move || Body::File(info.path).read(limit)).await.map_err(other)
     }
 
@@ -143,7 +116,7 @@ impl Blobs for EmbeddedBlobs {
             },
             error => other(error),
         })?;
-        Ok(entries.into_iter().map(|entry| Entry { name: entry.name, cid: entry.cid, size: entry.size }).collect())
+        Ok(entries.into_iter().map(Into::into).collect())
     }
 
     fn records(&self) -> &dyn Records {
@@ -201,15 +174,9 @@ fn other(error: impl Error + Send + Sync + 'static) -> BlobsError {
 }
 
 fn add_error(expected: Option<Expected>, error: AddError) -> BlobsError {
-    match (error, expected) {
-        (AddError::Digest { got, .. }, Some(expected)) => {
-            BlobsError::Mismatch { expected, got_digest: Some(got), got_size: expected.size }
-        }
-        (AddError::Size { got, .. }, Some(expected)) => {
-            BlobsError::Mismatch { expected, got_digest: None, got_size: got }
-        }
-        (AddError::Read { source, .. }, _) => BlobsError::Content(source),
-        (error, _) => other(error),
+    match error {
+        AddError::Content(error) => content_error(expected, error),
+        error => other(error),
     }
 }
 

@@ -6,10 +6,11 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
-use shipfs_node::{fetch, rpc::Kubo, store::FileInfo};
+use shipfs_node::{rpc::Kubo, store::FileInfo};
 
 use super::{
     Added, BlobFile, Blobs, BlobsError, Body, Content, Directory, Entry, Expected, Progress, Records, Want,
+    convert::stored,
     embedded::EmbeddedBlobs,
     foreign::{OwnFirst, import_error, list},
 };
@@ -27,30 +28,17 @@ impl ImportingBlobs {
     }
 
     /// Makes a file lie here; says whether it did before.
-    async fn get(
-        &self,
-        cid: &Cid,
-        expected: Option<Expected>,
-        limit: u64,
-        progress: Progress<'_>,
-    ) -> Result<(FileInfo, bool), BlobsError> {
+    async fn get(&self, cid: &Cid, want: Want, progress: Progress<'_>) -> Result<(FileInfo, bool), BlobsError> {
         let (store, wanted) = (self.own.node().store().clone(), *cid);
         if let Some(info) = crate::bring::blocking(move || store.file(&wanted)).await {
             self.own.lease().hold(cid);
-            return match expected {
-                Some(expected) if (expected.digest, expected.size) != (info.digest, info.size) => {
-                    Err(BlobsError::Mismatch { expected, got_digest: Some(info.digest), got_size: info.size })
-                }
-                None if info.size > limit => Err(BlobsError::TooLarge { cid: *cid, limit }),
-                _ => {
-                    progress(info.size);
-                    Ok((info, true))
-                }
-            };
+            want.check(cid, info.digest, info.size)?;
+            progress(info.size);
+            return Ok((info, true));
         }
-        let expecting = expected.map(|expected| fetch::Expected { digest: expected.digest, size: expected.size });
+        let (expected, limit) = want.bounds();
         let (store, lease) = (self.own.node().store(), self.own.lease());
-        let imported = self.kubo.import(store, cid, expecting, limit, lease, progress).await;
+        let imported = self.kubo.import(store, cid, expected.map(Into::into), limit, lease, progress).await;
         Ok((imported.map_err(|error| import_error(*cid, expected, error))?, false))
     }
 }
@@ -75,16 +63,12 @@ impl Blobs for ImportingBlobs {
     }
 
     async fn fetch(&self, cid: &Cid, want: Want, progress: Progress<'_>) -> Result<BlobFile, BlobsError> {
-        let (expected, limit) = match want {
-            Want::Exactly(expected) => (Some(expected), expected.size),
-            Want::AtMost(limit) => (None, limit),
-        };
-        let (info, existed) = self.get(cid, expected, limit, progress).await?;
-        Ok(BlobFile { cid: *cid, digest: info.digest, size: info.size, existed, body: Body::File(info.path) })
+        let (info, existed) = self.get(cid, want, progress).await?;
+        Ok(stored(*cid, info, existed))
     }
 
     async fn read(&self, cid: &Cid, limit: u64) -> Result<Bytes, BlobsError> {
-        let (info, _) = self.get(cid, None, limit, &|_| {}).await?;
+        let (info, _) = self.get(cid, Want::AtMost(limit), &|_| {}).await?;
         let reading = crate::bring::blocking(move || Body::File(info.path).read(limit));
         reading.await.map_err(|error| BlobsError::Other(Box::new(error)))
     }

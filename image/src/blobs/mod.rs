@@ -4,6 +4,7 @@
 //! what it added, found or fetched is safe from garbage collection until it is dropped, and kept for good once a
 //! [`Record`] lists it. Imports nothing of this crate. Nothing here trusts a CID or a digest that was not checked.
 
+mod convert;
 pub mod embedded;
 pub mod foreign;
 pub mod import;
@@ -40,6 +41,27 @@ pub enum Want {
     Exactly(Expected),
     /// Anything of at most so many bytes.
     AtMost(u64),
+}
+
+impl Want {
+    /// What must come, if that is known, and how many bytes may.
+    fn bounds(self) -> (Option<Expected>, u64) {
+        match self {
+            Self::Exactly(expected) => (Some(expected), expected.size),
+            Self::AtMost(limit) => (None, limit),
+        }
+    }
+
+    /// Whether a file that is here already, and was checked when it came, is what is wanted.
+    fn check(self, cid: &Cid, digest: [u8; 32], size: u64) -> Result<(), BlobsError> {
+        match self {
+            Self::Exactly(expected) if (expected.digest, expected.size) != (digest, size) => {
+                Err(BlobsError::Mismatch { expected, got_digest: Some(digest), got_size: size })
+            }
+            Self::AtMost(limit) if size > limit => Err(BlobsError::TooLarge { cid: *cid, limit }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Where the bytes of a blob to be added come from.
@@ -156,6 +178,18 @@ impl Body {
             return Err(io::Error::other(format!("more than {limit} bytes")));
         }
         Ok(bytes.into())
+    }
+
+    /// The bytes as content for another store; a stream only where there is no name to open. Blocks.
+    ///
+    /// # Errors
+    /// What opening says.
+    pub(crate) fn into_content(self) -> io::Result<Content> {
+        Ok(match self {
+            Self::File(path) => Content::File(path),
+            Self::Bytes(bytes) => Content::Bytes(bytes),
+            Self::Spooled(_) => Content::Reader(self.open()?),
+        })
     }
 
     /// The file, when the bytes lie in one.

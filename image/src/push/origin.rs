@@ -111,13 +111,7 @@ impl<'b> Origin<'b> {
             Place::Stored(root) => {
                 // Here under another CID, or not here any more: either way it comes with its own check.
                 let file = Bringer::new(self.blobs, root, &()).blob(blob).await?;
-                match file.body {
-                    crate::blobs::Body::File(path) => Content::File(path),
-                    crate::blobs::Body::Bytes(bytes) => Content::Bytes(bytes),
-                    body @ crate::blobs::Body::Spooled(_) => {
-                        Content::Reader(body.open().map_err(|source| failed(BlobsError::Content(source)))?)
-                    }
-                }
+                file.body.into_content().map_err(|source| failed(BlobsError::Content(source)))?
             }
         };
         match blob.digest.sha256() {
@@ -147,13 +141,7 @@ impl<'b> Origin<'b> {
             // Here now, under the CID of whoever pushed it.
             None => {
                 let failed = |source| PushError::Blob { digest: blob.digest.clone(), source: Box::new(source) };
-                let content = match file.body {
-                    crate::blobs::Body::File(path) => Content::File(path),
-                    crate::blobs::Body::Bytes(bytes) => Content::Bytes(bytes),
-                    body @ crate::blobs::Body::Spooled(_) => {
-                        Content::Reader(body.open().map_err(|source| failed(BlobsError::Content(source)))?)
-                    }
-                };
+                let content = file.body.into_content().map_err(|source| failed(BlobsError::Content(source)))?;
                 self.blobs.add(content, None, progress).await.map_err(failed)
             }
         }

@@ -5,6 +5,7 @@ use crate::dag::WalkError;
 use crate::exchange::bitswap::session::Starved;
 use crate::net::NetError;
 use crate::store::StoreError;
+use crate::store::files::hex;
 use cid::Cid;
 use std::time::Duration;
 
@@ -118,15 +119,6 @@ fn starved(asked: usize, holders: usize, waited: Duration) -> String {
         (asked, 0) => format!("none of the {asked} peers asked within {waited:.1} s has it"),
         (_, holders) => format!("{holders} peers have it, but sent nothing for {waited:.1} s"),
     }
-}
-
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        use std::fmt::Write as _;
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Nobody delivered `cid`.

@@ -12,7 +12,7 @@ mod error;
 mod order;
 
 pub use error::FetchError;
-pub(crate) use error::{hex, unavailable};
+pub(crate) use error::unavailable;
 
 use crate::block::{Block, CODEC_RAW, MAX_BLOCK_BYTES, sha256_of};
 use crate::dag::{self, At, Part};

@@ -13,7 +13,7 @@ use shipfs_node::{
     },
 };
 
-use super::super::{BlobsError, Expected};
+use super::super::{BlobsError, Expected, convert::content_error};
 
 pub(crate) fn rpc_error(error: RpcError) -> BlobsError {
     BlobsError::Other(Box::new(error))
@@ -29,16 +29,10 @@ pub(super) fn spool_error(source: io::Error) -> BlobsError {
 }
 
 pub(super) fn upload_error(expected: Option<Expected>, error: UploadError) -> BlobsError {
-    match (error, expected) {
-        (UploadError::Digest { got, .. }, Some(expected)) => {
-            BlobsError::Mismatch { expected, got_digest: Some(got), got_size: expected.size }
-        }
-        (UploadError::Size { got, .. }, Some(expected)) => {
-            BlobsError::Mismatch { expected, got_digest: None, got_size: got }
-        }
-        (UploadError::Read { source, .. }, _) => BlobsError::Content(source),
-        (UploadError::Rpc(error), _) => rpc_error(error),
-        (error, _) => BlobsError::Other(Box::new(error)),
+    match error {
+        UploadError::Content(error) => content_error(expected, error),
+        UploadError::Rpc(error) => rpc_error(error),
+        error => BlobsError::Other(Box::new(error)),
     }
 }
 

@@ -21,10 +21,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
 use shipfs_node::{
-    add,
     block::{Block, CODEC_RAW, cid_from_sha256},
     dag::{self, BlockSource, BlockSourceError, CHUNK_BYTES, Leaf},
-    fetch,
     node::Node,
     rpc::client::{Kubo, Piece},
     store::{Blockstore as _, Store},
@@ -36,10 +34,10 @@ use self::{
     error::{file_error, upload_error},
     spool::Spool,
 };
-use super::{Added, BlobFile, Blobs, BlobsError, Body, Content, Directory, Entry, Expected, Progress, Records, Want};
-
-/// Most entries of a directory that is read: a layout's blobs, many images' worth.
-const MAX_ENTRIES: usize = 16_384;
+use super::{
+    Added, BlobFile, Blobs, BlobsError, Content, Directory, Entry, Expected, Progress, Records, Want,
+    convert::{MAX_ENTRIES, stored},
+};
 
 /// Storage by a daemon, for one piece of work.
 pub struct ForeignBlobs {
@@ -72,16 +70,8 @@ impl ForeignBlobs {
     async fn own(&self, cid: &Cid, want: Want) -> Result<Option<BlobFile>, BlobsError> {
         let (store, wanted) = (self.node.store().clone(), *cid);
         let Some(info) = crate::bring::blocking(move || store.file(&wanted)).await else { return Ok(None) };
-        match want {
-            Want::Exactly(expected) if (expected.digest, expected.size) != (info.digest, info.size) => {
-                Err(BlobsError::Mismatch { expected, got_digest: Some(info.digest), got_size: info.size })
-            }
-            Want::AtMost(limit) if info.size > limit => Err(BlobsError::TooLarge { cid: *cid, limit }),
-            _ => {
-                let (digest, size) = (info.digest, info.size);
-                Ok(Some(BlobFile { cid: *cid, digest, size, existed: true, body: Body::File(info.path) }))
-            }
-        }
+        want.check(cid, info.digest, info.size)?;
+        Ok(Some(stored(*cid, info, true)))
     }
 }
 
@@ -99,28 +89,14 @@ impl Blobs for ForeignBlobs {
             progress(found.size);
             return Ok(found);
         }
-        let content = match content {
-            Content::File(path) => add::Content::File(path),
-            Content::Bytes(bytes) => add::Content::Bytes(bytes),
-            Content::Reader(reader) => add::Content::Reader(reader),
-        };
-        let expecting = expected.map(|expected| fetch::Expected { digest: expected.digest, size: expected.size });
-        let added = self.kubo.add(content, expecting, progress).await;
-        let added = added.map_err(|error| upload_error(expected, error))?;
-        let added = Added {
-            cid: added.cid,
-            digest: added.digest,
-            size: added.size,
-            cumulative: added.cumulative,
-            existed: false,
-        };
+        let added = self.kubo.add(content.into(), expected.map(Into::into), progress).await;
+        let added = Added::from(added.map_err(|error| upload_error(expected, error))?);
         self.remember(Added { existed: true, ..added });
         Ok(added)
     }
 
     async fn add_directory(&self, entries: Vec<Entry>) -> Result<Directory, BlobsError> {
-        let entry = |entry: Entry| dag::Entry { name: entry.name, cid: entry.cid, size: entry.size };
-        let encoded = dag::encode_directory(entries.into_iter().map(entry).collect());
+        let encoded = dag::encode_directory(entries.into_iter().map(Into::into).collect());
         let (block, cumulative) = encoded.map_err(|error| BlobsError::Other(Box::new(error)))?;
         self.kubo.put_node(&block).await.map_err(rpc_error)?;
         Ok(Directory { cid: *block.cid(), cumulative })
@@ -152,10 +128,7 @@ impl Blobs for ForeignBlobs {
             progress(own.size);
             return Ok(own);
         }
-        let (expected, limit) = match want {
-            Want::Exactly(expected) => (Some(expected), expected.size),
-            Want::AtMost(limit) => (None, limit),
-        };
+        let (expected, limit) = want.bounds();
         let failed = |error| file_error(*cid, expected, error);
         let existed = self.fetched.lock().unwrap_or_else(PoisonError::into_inner).contains(cid);
         let size = expected.map(|expected| expected.size);
@@ -207,7 +180,7 @@ impl Blobs for ForeignBlobs {
 /// Lists a directory.
 pub(crate) async fn list(source: &OwnFirst<'_>, cid: &Cid) -> Result<Vec<Entry>, BlobsError> {
     let entries = dag::list_directory(source, cid, MAX_ENTRIES).await.map_err(directory_error)?;
-    Ok(entries.into_iter().map(|entry| Entry { name: entry.name, cid: entry.cid, size: entry.size }).collect())
+    Ok(entries.into_iter().map(Into::into).collect())
 }
 
 /// Blocks of our own store, then of the daemon's.

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::{
-    add::Content,
+    add::{Content, ContentError},
     block::{Block, CODEC_DAG_PB, CODEC_RAW, cid_of},
     config::Config,
     fetch::Expected,
@@ -90,13 +90,13 @@ async fn content_that_is_not_what_was_promised_makes_nothing() {
         let bytes = content(length);
         let wrong = Expected { digest: [1; 32], ..expected(&bytes) };
         let refused = kubo.add(Content::Bytes(bytes.clone().into()), Some(wrong), &|_| {}).await;
-        assert!(matches!(refused, Err(UploadError::Digest { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(UploadError::Content(ContentError::Digest { .. }))), "{refused:?}");
         let wrong = Expected { size: 3, ..expected(&bytes) };
         let refused = kubo.add(Content::Reader(Box::new(Cursor::new(bytes))), Some(wrong), &|_| {}).await;
-        assert!(matches!(refused, Err(UploadError::Size { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(UploadError::Content(ContentError::Size { .. }))), "{refused:?}");
     }
     let absent = kubo.add(Content::File(PathBuf::from("/nonexistent")), None, &|_| {}).await;
-    assert!(matches!(absent, Err(UploadError::Read { .. })), "{absent:?}");
+    assert!(matches!(absent, Err(UploadError::Content(ContentError::Read { .. }))), "{absent:?}");
     assert_eq!(fake.blocks().count(), 0);
 }
 

@@ -24,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Kubo, RpcError, link::Form, patience::Patience, reply, reply::Reply};
 use crate::{
-    add::{Added, Content},
+    add::{self, Added, Content, ContentError},
     dag::{self, Hashed, Tree},
-    fetch::{Expected, hex, threads},
+    fetch::{Expected, threads},
 };
 
 /// Pieces, of at most 1 MiB, that wait to be sent.
@@ -202,24 +202,12 @@ impl Out {
 
 /// Hashes the content and hands it on, the last piece only when all of it is as expected.
 fn hash(content: Content, expected: Option<Expected>, out: &Out) -> Result<(Hashed, Tree), UploadError> {
-    let failed = |error: UploadError| {
+    let failed = |error: ContentError| {
         // Nobody may be there any more to hear it.
         out.send(Err(io::Error::other("the content is not what it should be")));
-        error
+        UploadError::Content(error)
     };
-    let (mut source, what): (Box<dyn Read + Send>, _) = match content {
-        Content::File(path) => {
-            let what = format!("`{}`", path.display());
-            match std::fs::File::open(&path) {
-                Ok(file) => (Box::new(file), what),
-                Err(source) => return Err(failed(UploadError::Read { what, source })),
-            }
-        }
-        Content::Bytes(bytes) => (Box::new(io::Cursor::new(bytes)), "bytes in memory".to_owned()),
-        Content::Reader(reader) => (reader, "the source".to_owned()),
-    };
-    // One byte past the expected size is enough to know that it is wrong.
-    let limit = expected.map_or(u64::MAX, |expected| expected.size.saturating_add(1));
+    let (mut source, what) = content.open().map_err(failed)?;
     let (mut held, mut is_gone) = (None, false);
     let mut sink = |_: u64, bytes: &[u8]| {
         if let Some(piece) = held.replace(Bytes::copy_from_slice(bytes))
@@ -230,20 +218,13 @@ fn hash(content: Content, expected: Option<Expected>, out: &Out) -> Result<(Hash
         }
         Ok(())
     };
-    let hashed = dag::ingest(&mut (&mut source).take(limit), &mut sink, threads(), &|_| {});
+    let hashed = dag::ingest(&mut (&mut source).take(add::limit(expected)), &mut sink, threads(), &|_| {});
     let hashed = match hashed {
         Ok(hashed) => hashed,
         Err(_) if is_gone => return Err(UploadError::Stopped),
-        Err(source) => return Err(failed(UploadError::Read { what, source })),
+        Err(source) => return Err(failed(ContentError::Read { what, source })),
     };
-    if let Some(expected) = expected {
-        if hashed.size != expected.size {
-            return Err(failed(UploadError::Size { expected: expected.size, got: hashed.size }));
-        }
-        if hashed.digest != expected.digest {
-            return Err(failed(UploadError::Digest { expected: expected.digest, got: hashed.digest }));
-        }
-    }
+    add::check(expected, &hashed).map_err(failed)?;
     if let Some(last) = held
         && !out.send(Ok(last))
     {
@@ -272,31 +253,9 @@ pub enum UploadError {
     /// The daemon did not take it.
     #[error(transparent)]
     Rpc(#[from] RpcError),
-    /// The source cannot be read.
-    #[error("cannot read {what}")]
-    Read {
-        /// The source.
-        what: String,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// The content is another than expected.
-    #[error("content has digest sha256:{}, expected sha256:{}", hex(.got), hex(.expected))]
-    Digest {
-        /// The digest expected.
-        expected: [u8; 32],
-        /// The digest found.
-        got: [u8; 32],
-    },
-    /// The content is shorter or longer than expected. Longer content is not read past the first byte too many.
-    #[error("content has {got} bytes or more, expected {expected}")]
-    Size {
-        /// The size expected, in bytes.
-        expected: u64,
-        /// Bytes read.
-        got: u64,
-    },
+    /// The content cannot be read, or is another than expected.
+    #[error(transparent)]
+    Content(#[from] ContentError),
     /// Nobody took the bytes any more.
     #[error("adding a file was stopped")]
     Stopped,
