@@ -31,6 +31,7 @@ pub mod push;
 pub mod reference;
 pub mod registry;
 pub mod registry_client;
+pub mod rfc3339;
 pub mod root;
 pub mod run;
 pub mod save;

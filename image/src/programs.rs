@@ -104,7 +104,8 @@ impl Programs {
     }
 }
 
-fn is_program(path: &Path) -> bool {
+/// Whether a path is that of a file that may be run.
+pub(crate) fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::metadata(path).is_ok_and(|there| there.is_file() && there.permissions().mode() & 0o111 != 0)
 }

@@ -1,6 +1,9 @@
 //! `shipfs ps`.
 
-use shipfs_image::run::{lifecycle, log::timestamp, state::Status};
+use shipfs_image::{
+    rfc3339,
+    run::{lifecycle, state::Status},
+};
 
 use super::container;
 use crate::{context::Context, output::Mode, report::Outcome, tables};
@@ -22,7 +25,8 @@ pub(crate) fn run(args: Args, context: &Context) -> Outcome {
             context.show_bytes(rows.iter().map(|row| format!("{}\n", row.id)).collect::<String>().as_bytes())
         }
         Mode::Json => {
-            let time = |seconds: u64| timestamp(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds));
+            let time =
+                |seconds: u64| rfc3339::nanoseconds(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds));
             let rows = rows.iter().map(|row| {
                 serde_json::json!({
                     "id": row.id, "name": row.name, "image": row.image, "cid": row.cid, "command": row.command,

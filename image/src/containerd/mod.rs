@@ -29,7 +29,10 @@ use self::messages::{
     AddResource, ByName, CreateLease, FieldMask, Filters, Image, Info, Nothing, OneImage, OneInfo, Plugins, Read,
     ReadPart, Resource, UpdateImage, UpdateInfo,
 };
-use crate::oci::{Descriptor, Digest};
+use crate::{
+    oci::{Descriptor, Digest},
+    rfc3339,
+};
 
 /// Longest wait for the socket to be answered.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -164,7 +167,7 @@ impl Containerd {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let id = format!("shipfs-{}-{}-{count}", now.as_nanos(), std::process::id());
-        let expiry = ("containerd.io/gc.expire".to_owned(), timestamp(now + LEASE_LIFE));
+        let expiry = ("containerd.io/gc.expire".to_owned(), rfc3339::seconds(now + LEASE_LIFE));
         let create = CreateLease { id: id.clone(), labels: [expiry].into() };
         let _: Nothing = self
             .ask("/containerd.services.leases.v1.Leases/Create", create)
@@ -250,22 +253,6 @@ fn failed(what: &'static str, status: &Status) -> ContainerdError {
     ContainerdError::Status { what, said: status.message().chars().take(300).collect() }
 }
 
-/// A time as containerd reads it, in UTC.
-fn timestamp(since_epoch: Duration) -> String {
-    let seconds = since_epoch.as_secs();
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Civil dates from days since 1970-03-01's era, by Howard Hinnant's public-domain algorithm.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
-}
-
 /// Why containerd did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -308,22 +295,4 @@ pub enum ContainerdError {
         #[source]
         source: std::io::Error,
     },
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_written_as_containerd_reads_them() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_709_251_199, "2024-02-29T23:59:59Z"),
-            (4_107_542_399, "2100-02-28T23:59:59Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(timestamp(Duration::from_secs(seconds)), text);
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! The program that makes a bundle run: `runc`, `crun`, or whatever takes the same words.
 //!
-//! Imports nothing of this crate. It is found on a search path that is handed in; what it is told comes from the bundle
+//! Imports what tells programs from other files. It is found on a search path that is handed in; what it is told comes from the bundle
 //! alone. It never sees the user's environment.
 
 use std::{
@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
+
+use crate::programs::is_program;
 
 /// The runtimes that are looked for, the first that is there is taken.
 const KNOWN: [&str; 2] = ["runc", "crun"];
@@ -78,11 +80,6 @@ impl Runtime {
     pub(crate) fn delete(&self, directory: &Path, id: &str) -> io::Result<()> {
         self.command(directory).args(["delete", "--force", id]).output().map(drop)
     }
-}
-
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// What the runtime noted last as an error, in its own words.
