@@ -1,6 +1,7 @@
 //! Threat C14: what leaves a host. In a LAN, nothing that is not for its own link, whatever peers say; offline, and for
 //! verbs that need no peer, not even a socket is opened.
 
+use crate::hosts::Hosts;
 use shipfs_tests::image;
 use shipfs_tests::netns::Lan;
 use shipfs_tests::program::{self, Running, privileged, said, shipfs, shipfs_path, tool};
@@ -60,15 +61,11 @@ fn privileged_c14_lan_sends_nothing_off_link() {
     if !privileged(NAME) || !tool(NAME, "nft") {
         return;
     }
-    let (lan, folder) = (Lan::new(2), tempfile::tempdir().expect("a directory"));
-    let repositories = [1, 2].map(|host| folder.path().join(format!("host{host}")));
-    let on = |host: usize, arguments: &[&str]| {
-        let mut command = lan.shipfs(host, &repositories[host - 1]);
-        command.args(arguments);
-        command
-    };
-    count(&lan, 1);
-    count(&lan, 2);
+    let hosts = Hosts::new(2);
+    let (lan, folder) = (&hosts.lan, &hosts.folder);
+    let on = |host: usize, arguments: &[&str]| hosts.on(host, arguments);
+    count(lan, 1);
+    count(lan, 2);
     // Host 2 says by mDNS, identify and the table that it is reached there, too. It is: host 1 would get an answer from
     // its gateway, were it to ask.
     lan.add_address(2, &format!("{PUBLIC}/32"));
@@ -104,11 +101,11 @@ fn privileged_c14_lan_sends_nothing_off_link() {
         let starved = on(1, &["--peer", &peer, "--timeout", "1s", "pull", absent]).output().expect("it starts");
         assert_eq!(starved.status.code(), Some(1), "{peer}: {}", said(&starved));
     }
-    assert_eq!((away(&lan, 1), away(&lan, 2)), (0, 0));
+    assert_eq!((away(lan, 1), away(lan, 2)), (0, 0));
     // The counter counts.
     let packet = format!("echo > /dev/udp/{PUBLIC}/9");
     program::run(lan.on(1, Path::new("bash")).args(["-c", &packet]));
-    assert_eq!(away(&lan, 1), 1);
+    assert_eq!(away(lan, 1), 1);
 }
 
 /// Counts what a host sends to where peers lie that they are, on whichever interface; and all that a tunnel gets but
@@ -143,14 +140,11 @@ fn privileged_c14_lies_about_where_peers_are_lead_nowhere() {
     if !privileged(NAME) || !tool(NAME, "nft") || !tool(NAME, "strace") {
         return;
     }
-    let (lan, folder) = (Lan::new(3), tempfile::tempdir().expect("a directory"));
-    let on = |host: usize, arguments: &[&str]| {
-        let mut command = lan.shipfs(host, &folder.path().join(format!("host{host}")));
-        command.args(arguments);
-        command
-    };
+    let hosts = Hosts::new(3);
+    let (lan, folder) = (&hosts.lan, &hosts.folder);
+    let on = |host: usize, arguments: &[&str]| hosts.on(host, arguments);
     program::run(lan.on(1, Path::new("sh")).args(["-c", TUNNEL]));
-    rules(&lan, 1, LIES);
+    rules(lan, 1, LIES);
     let lies = [
         "/ip4/203.0.113.7/tcp/4001",
         "/ip6/2001:db8::7/tcp/4001",
@@ -193,7 +187,7 @@ fn privileged_c14_lies_about_where_peers_are_lead_nowhere() {
         }
         assert!(Instant::now() < until, "{met} lies were met: {why:#}");
     }
-    let counts = counted(&lan, 1);
+    let counts = counted(lan, 1);
     assert!(counts.values().all(|packets| *packets == 0), "{counts:?}");
     drop((daemon, liar, other));
     let calls = std::fs::read_to_string(&log).expect("what strace saw");
@@ -205,7 +199,7 @@ fn privileged_c14_lies_about_where_peers_are_lead_nowhere() {
     program::run(
         lan.on(1, Path::new("bash")).args(["-c", "echo > /dev/udp/203.0.113.7/53; echo > /dev/udp/10.99.0.1/9"]),
     );
-    let counts = counted(&lan, 1);
+    let counts = counted(lan, 1);
     assert_eq!((counts["away"], counts["names"], counts["tunnel"]), (1, 1, 1), "{counts:?}");
 }
 
@@ -216,12 +210,9 @@ fn privileged_c14_nothing_is_served_or_announced_before_the_user_asks() {
     if !privileged(NAME) {
         return;
     }
-    let (lan, folder) = (Lan::new(2), tempfile::tempdir().expect("a directory"));
-    let on = |host: usize, arguments: &[&str]| {
-        let mut command = lan.shipfs(host, &folder.path().join(format!("host{host}")));
-        command.args(arguments);
-        command
-    };
+    let hosts = Hosts::new(2);
+    let (lan, folder) = (&hosts.lan, &hosts.folder);
+    let on = |host: usize, arguments: &[&str]| hosts.on(host, arguments);
     let layout = folder.path().join("layout");
     image::layout(&layout, &[1 << 20, 100], 9).expect("written");
     let source = format!("oci:{}", layout.display());

@@ -1,8 +1,8 @@
 //! What a host tells of its network: its neighbours, whether it would be found, and why something did not come.
 
+use crate::hosts::Hosts;
 use serde_json::Value;
 use shipfs_tests::image;
-use shipfs_tests::netns::Lan;
 use shipfs_tests::program::{self, Running, privileged, tool};
 use std::path::Path;
 
@@ -23,12 +23,9 @@ fn privileged_a_doctor_finds_neighbours_and_suspects_a_firewall() {
     if !privileged(NAME) || !tool(NAME, "nft") {
         return;
     }
-    let (lan, folder) = (Lan::new(2), tempfile::tempdir().expect("a directory"));
-    let on = |host: usize, arguments: &[&str]| {
-        let mut command = lan.shipfs(host, &folder.path().join(format!("host{host}")));
-        command.args(arguments);
-        command
-    };
+    let hosts = Hosts::new(2);
+    let lan = &hosts.lan;
+    let on = |host: usize, arguments: &[&str]| hosts.on(host, arguments);
     let (_other, _) = Running::start(&mut on(2, &["daemon"]), "ready").expect("host 2 serves");
     let examined = |arguments: &[&str]| {
         let text = program::run(&mut on(1, arguments));
@@ -58,12 +55,9 @@ fn privileged_neighbours_are_told_with_all_that_went_through() {
     if !privileged("privileged_neighbours_are_told_with_all_that_went_through") {
         return;
     }
-    let (lan, folder) = (Lan::new(2), tempfile::tempdir().expect("a directory"));
-    let on = |host: usize, arguments: &[&str]| {
-        let mut command = lan.shipfs(host, &folder.path().join(format!("host{host}")));
-        command.args(arguments);
-        command
-    };
+    let hosts = Hosts::new(2);
+    let (lan, folder) = (&hosts.lan, &hosts.folder);
+    let on = |host: usize, arguments: &[&str]| hosts.on(host, arguments);
     let json = |host: usize, arguments: &[&str]| {
         let text = program::run(on(host, arguments).arg("--json"));
         serde_json::from_str::<Value>(&text).expect("JSON")

@@ -19,13 +19,8 @@ impl Yard {
             return None;
         }
         let folder = tempfile::tempdir().expect("a directory");
-        let layout = folder.path().join("layout");
-        runnable::layout(&layout, runnable::layers(), &runnable::config()).expect("written");
-        let cid = program::run(shipfs(&folder.path().join("repository")).args([
-            "--quiet",
-            "push",
-            &format!("oci:{}", layout.display()),
-        ]));
+        let source = runnable::layout(&folder.path().join("layout"), runnable::layers(), &runnable::config());
+        let cid = program::run(shipfs(&folder.path().join("repository")).args(["--quiet", "push", &source]));
         let yard = Self { folder, cid: cid.trim().to_owned() };
         let context = yard.path("context");
         std::fs::create_dir(&context).expect("made");

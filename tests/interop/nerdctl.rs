@@ -2,56 +2,37 @@
 //!
 //! Debian's containerd, as root; nothing but loopback and Unix sockets.
 
+use shipfs_tests::engines::Containerd;
 use shipfs_tests::image;
 use shipfs_tests::peers::{Kubo, KuboOptions, program};
-use shipfs_tests::program::{Running, privileged, run, tool};
+use shipfs_tests::program::{privileged, run, tool};
 use shipfs_tests::repository::Repository;
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use tempfile::TempDir;
 
-/// Where Debian's programs lie: its containerd does not work with the shim of another release.
-const SYSTEM_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// A containerd, and nerdctl on it.
-struct Containerd {
-    _daemon: Running,
-    folder: TempDir,
-    nerdctl: PathBuf,
+struct Nerdctl {
+    containerd: Containerd,
+    _folder: TempDir,
+    program: PathBuf,
 }
 
-impl Containerd {
-    fn start(nerdctl: &Path) -> Self {
+impl Nerdctl {
+    fn start(program: &Path) -> Self {
         let folder = TempDir::new().expect("a temporary directory");
-        let at = |name: &str| folder.path().join(name).display().to_string();
-        let config = format!(
-            "version = 2\nroot = '{}'\nstate = '{}'\ndisabled_plugins = ['io.containerd.grpc.v1.cri']\n[grpc]\naddress = '{}'\n",
-            at("root"),
-            at("state"),
-            at("containerd.sock"),
-        );
-        fs::write(at("config.toml"), config).expect("writes");
-        let mut command = Command::new("/usr/bin/containerd");
-        command.env_clear().env("PATH", SYSTEM_PATH).args(["-c", &at("config.toml")]).stdin(Stdio::null());
-        let (daemon, _) = Running::start(&mut command, "containerd successfully booted").expect("containerd starts");
-        Self { _daemon: daemon, folder, nerdctl: nerdctl.to_owned() }
+        Self { containerd: Containerd::start(folder.path()), _folder: folder, program: program.to_owned() }
     }
 
     fn ctr(&self) -> Command {
-        let mut command = Command::new("/usr/bin/ctr");
-        command.arg("-a").arg(self.folder.path().join("containerd.sock")).args(["-n", "default"]);
+        let mut command = self.containerd.ctr_command();
+        command.args(["-n", "default"]);
         command
     }
 
     fn nerdctl(&self, kubo: &Kubo, arguments: &[&str]) -> String {
-        let mut command = Command::new(&self.nerdctl);
-        command.env_clear().env("PATH", SYSTEM_PATH).env("HOME", self.folder.path());
-        command.env("IPFS_PATH", kubo.repository()).arg("--address").arg(self.folder.path().join("containerd.sock"));
-        command.args(["--namespace", "default", "--cgroup-manager", "cgroupfs", "--data-root"]);
-        command.arg(self.folder.path().join("data")).args(arguments).stdin(Stdio::null());
-        run(&mut command)
+        run(self.containerd.nerdctl(&self.program).env("IPFS_PATH", kubo.repository()).args(arguments))
     }
 
     /// The digests of all its content, in hexadecimal, each checked against its bytes.
@@ -87,7 +68,7 @@ fn privileged_interop_nerdctl_pulls_through_kubo_what_we_serve() {
     let cid = repository.run(&["push", "--all-platforms", &format!("oci:{}", source().display())]);
     let (_daemon, address) = repository.serve();
     kubo.ipfs(&["swarm", "connect", &address]);
-    let containerd = Containerd::start(&nerdctl);
+    let containerd = Nerdctl::start(&nerdctl);
     containerd.nerdctl(&kubo, &["pull", &format!("ipfs://{cid}")]);
     // Its content is the image as it was pushed, but for the root, which is no content of containerd's.
     let ours: BTreeSet<_> = repository.contents().blobs.into_keys().collect();
@@ -115,7 +96,7 @@ fn privileged_interop_what_nerdctl_pushed_is_pulled_with_the_same_cid() {
         "index.json",
         "blobs",
     ]));
-    let containerd = Containerd::start(&nerdctl);
+    let containerd = Nerdctl::start(&nerdctl);
     run(containerd.ctr().args(["images", "import", "--base-name", "localhost/image"]).arg(&archive));
     let listed = run(containerd.ctr().args(["images", "ls", "--quiet"]));
     let name = listed.lines().next().expect("an image").trim().to_owned();

@@ -5,6 +5,7 @@
 //! and stores of their own, and talk to the registry on loopback and to nobody else.
 
 use super::registry::keep;
+use shipfs_tests::engines::{Containerd, Docker};
 use shipfs_tests::http;
 use shipfs_tests::multi_arch::{self, GREETING, PROGRAM};
 use shipfs_tests::peers;
@@ -39,10 +40,9 @@ struct Row {
 impl Bench {
     fn new() -> Self {
         let folder = TempDir::new().expect("a folder");
-        let source = folder.path().join("source");
-        multi_arch::layout(&source).expect("a layout");
+        let source = multi_arch::layout(&folder.path().join("source"));
         let repository = Repository::new(folder.path().join("repository"));
-        let cid = repository.run(&["push", "--all-platforms", &format!("oci:{}", source.display())]);
+        let cid = repository.run(&["push", "--all-platforms", &source]);
         let (registry, address) = repository.registry(&["--offline"], &[]);
         let head = http::request(address, "HEAD", &format!("/v2/ipfs/{cid}/manifests/latest"), &[], &[]);
         let digest = head.expect("an answer").header("docker-content-digest").to_owned();
@@ -169,59 +169,23 @@ fn buildah(bench: &Bench) -> Row {
     Row { client: "buildah FROM", version, ran: ran.trim() == "amd64", pushed: bench.pushed("buildah") }
 }
 
-/// A containerd of its own; its socket.
-fn containerd(room: &Path, program: &Path, path: &str) -> (Running, String) {
-    let is_second = program != Path::new("/usr/bin/containerd");
-    let cri = if is_second {
-        "\"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\", \"io.containerd.grpc.v1.cri\""
-    } else {
-        "\"io.containerd.grpc.v1.cri\""
-    };
-    let socket = room.join("c.sock").display().to_string();
-    let config = format!(
-        "version = {}\nroot = \"{room}/root\"\nstate = \"{room}/state\"\ndisabled_plugins = [{cri}]\n[grpc]\naddress = \"{socket}\"\n\
-         [ttrpc]\naddress = \"{socket}.ttrpc\"\n",
-        if is_second { 3 } else { 2 },
-        room = room.display()
-    );
-    let file = room.join("config.toml");
-    fs::write(&file, config).expect("settings");
-    let mut starting = command(program, room);
-    starting.env("PATH", path).arg("-c").arg(file);
-    let (running, _) = Running::start(&mut starting, "containerd successfully booted").expect("containerd starts");
-    (running, socket)
-}
-
 fn ctr(bench: &Bench, client: &'static str, name: &str, folder: &Path) -> Row {
     let room = bench.room(name);
-    let (program, path) = (folder.join("ctr"), format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", folder.display()));
-    let (_containerd, socket) = containerd(&room, &folder.join("containerd"), &path);
-    let ctr = |arguments: &[&str]| done(command(&program, &room).args(["-a", &socket]).args(arguments));
+    let containerd = Containerd::of(folder, &room);
+    let ctr = |arguments: &[&str]| containerd.ctr(arguments);
     let image = format!("{}:latest", bench.image());
     ctr(&["images", "pull", "--plain-http", "--all-platforms", &image]);
     let ran = ctr(&["run", "--rm", &image, "one"]);
     ctr(&["images", "tag", &image, &bench.target(name)]);
     ctr(&["images", "push", "--plain-http", &bench.target(name)]);
-    let version = version(command(&program, &room).arg("--version"));
+    let version = version(command(folder.join("ctr"), &room).arg("--version"));
     Row { client, version, ran: ran.contains(GREETING), pushed: bench.pushed(name) }
 }
 
 fn nerdctl(bench: &Bench, folder: &Path) -> Row {
     let room = bench.room("nerdctl");
-    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", folder.display());
-    let (_containerd, socket) = containerd(&room, &folder.join("containerd"), &path);
-    let nerdctl = |arguments: &[&str]| {
-        let mut command = command(folder.join("nerdctl"), &room);
-        command.env("PATH", &path).args([
-            "--address",
-            &socket,
-            "--namespace",
-            "default",
-            "--cgroup-manager",
-            "cgroupfs",
-        ]);
-        done(command.arg("--data-root").arg(room.join("data")).args(arguments))
-    };
+    let containerd = Containerd::of(folder, &room);
+    let nerdctl = |arguments: &[&str]| done(containerd.nerdctl(&folder.join("nerdctl")).args(arguments));
     nerdctl(&["pull", "--quiet", "--all-platforms", &bench.image()]);
     // Pulled for every platform, nothing is unpacked yet.
     nerdctl(&["pull", "--quiet", &bench.image()]);
@@ -234,16 +198,8 @@ fn nerdctl(bench: &Bench, folder: &Path) -> Row {
 
 fn docker(bench: &Bench) -> Row {
     let room = bench.room("docker");
-    let config = room.join("d.json");
-    let limits = r#"{"default-ulimits":{"nofile":{"Name":"nofile","Hard":1024,"Soft":1024}}}"#;
-    fs::write(&config, limits).expect("settings");
-    let socket = format!("unix://{}", room.join("d.sock").display());
-    let mut starting = command("dockerd", &room);
-    starting.arg("--config-file").arg(config).args(["-H", &socket, "--bridge=none", "--iptables=false"]);
-    starting.args(["--ip-forward=false", "--ip-masq=false", "--storage-driver", "vfs", "--data-root"]);
-    starting.arg(room.join("data")).arg("--exec-root").arg(room.join("exec")).arg("-p").arg(room.join("pid"));
-    let (_daemon, _) = Running::start(&mut starting, "API listen on").expect("dockerd starts");
-    let docker = |arguments: &[&str]| done(command("docker", &room).args(["-H", &socket]).args(arguments));
+    let daemon = Docker::on_loopback(&room);
+    let docker = |arguments: &[&str]| daemon.docker(arguments);
     docker(&["pull", "--quiet", &bench.image()]);
     let ran = docker(&["run", "--rm", "--network", "none", &bench.image()]);
     docker(&["tag", &bench.image(), &bench.target("docker")]);

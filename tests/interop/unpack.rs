@@ -5,8 +5,9 @@
 use shipfs_image::layer::{Devices, Options, Whiteouts, apply};
 use shipfs_tests::archives::{Item, archive, checksum, directory, file, hard_link, item, record, symlink};
 use shipfs_tests::crafted::Layout;
+use shipfs_tests::engines::Containerd;
 use shipfs_tests::image::Noise;
-use shipfs_tests::program::{Running, privileged, run, said, tool};
+use shipfs_tests::program::{privileged, run, tool};
 use shipfs_tests::tree::{Look, Tree, look, shown};
 use shipfs_tests::unpacking::{LAYER, told};
 use std::fs;
@@ -351,22 +352,6 @@ fn interop_a6_umoci_makes_the_same_tree() {
     assert_eq!(differences(&ours, &theirs), Vec::<String>::new());
 }
 
-/// A containerd of this test's own, without anything it does not need.
-fn containerd(folder: &Path) -> (Running, PathBuf) {
-    let socket = folder.join("containerd.sock");
-    let config = format!(
-        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\", \"io.containerd.snapshotter.v1.btrfs\", \"io.containerd.snapshotter.v1.zfs\", \"io.containerd.snapshotter.v1.devmapper\", \"io.containerd.snapshotter.v1.aufs\"]\n[grpc]\naddress = {:?}\n",
-        folder.join("root"),
-        folder.join("state"),
-        socket,
-    );
-    let path = folder.join("config.toml");
-    fs::write(&path, config).expect("written");
-    let (running, _) =
-        Running::start(Command::new("containerd").arg("-c").arg(&path), "successfully booted").expect("containerd");
-    (running, socket)
-}
-
 #[test]
 fn interop_a6_containerd_makes_the_same_tree() {
     let test = "interop_a6_containerd_makes_the_same_tree";
@@ -375,31 +360,17 @@ fn interop_a6_containerd_makes_the_same_tree() {
     }
     let folder = TempDir::new().expect("a directory");
     let ours = ours(folder.path(), &layers()).expect("unpacks");
-    let (_containerd, socket) = containerd(folder.path());
+    let containerd = Containerd::start(&folder.path().join("containerd"));
     let image = image(folder.path(), &layers());
     let packed = folder.path().join("image.tar");
     run(Command::new("tar").arg("-C").arg(&image).arg("-cf").arg(&packed).arg("."));
-    let ctr = |arguments: &[&str]| {
-        let mut command = Command::new("ctr");
-        command.arg("-a").arg(&socket).args(arguments);
-        command
-    };
-    run(&mut ctr(&["images", "import", "--no-unpack", &packed.display().to_string()]));
+    containerd.ctr(&["images", "import", "--no-unpack", &packed.display().to_string()]);
     let mut wrong = Vec::new();
     for snapshotter in ["native", "overlayfs"] {
         let target = folder.path().join(snapshotter);
         fs::create_dir(&target).expect("a directory");
-        let output = ctr(&[
-            "images",
-            "mount",
-            "--snapshotter",
-            snapshotter,
-            "registry.example/image:1",
-            &target.display().to_string(),
-        ])
-        .output()
-        .expect("ctr");
-        assert!(output.status.success(), "{snapshotter}: {}", said(&output));
+        let target_text = target.display().to_string();
+        containerd.ctr(&["images", "mount", "--snapshotter", snapshotter, "registry.example/image:1", &target_text]);
         let theirs = look(&target, INSIDE);
         run(Command::new("umount").arg(&target));
         let theirs = theirs.expect("a tree");

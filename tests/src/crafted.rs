@@ -6,6 +6,7 @@
 use crate::image::hex;
 use bytes::Bytes;
 use cid::Cid;
+use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use shipfs_node::block::Block;
@@ -13,6 +14,7 @@ use shipfs_node::dag::{CHUNK_BYTES, Hashed, Kind, Leaf, Link, UnixFs, balanced, 
 use shipfs_node::pin::Lease;
 use shipfs_node::store::{Blockstore as _, Store, StoreOptions};
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Media type of a manifest.
@@ -23,6 +25,8 @@ pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// Media type of a layer.
 pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// Media type of a layer that is compressed.
+pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// A descriptor of these bytes.
 pub fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
@@ -71,6 +75,14 @@ impl Layout {
     /// Adds a document; gives its descriptor.
     pub fn document(&self, media_type: &str, document: &Value) -> Value {
         self.blob(media_type, document.to_string().as_bytes())
+    }
+
+    /// Adds a layer, compressed; gives its descriptor, and its digest as it was.
+    pub fn packed_layer(&self, tar: &[u8]) -> (Value, String) {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(tar).expect("in memory");
+        let layer = self.blob(LAYER_GZIP, &packed.finish().expect("in memory"));
+        (layer, format!("sha256:{}", hex(&Sha256::digest(tar))))
     }
 
     /// Adds a right image with these layers; gives the descriptor of its manifest.

@@ -4,13 +4,26 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::program::{Running, run};
 
-/// A containerd, as Debian has it.
+/// Where Debian's programs lie.
+const SYSTEM_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A command with nothing of this process's environment but where programs are, in `folder` first; it is at home in `room`.
+fn bare(program: &Path, folder: &Path, room: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", format!("{}:{SYSTEM_PATH}", folder.display())).env("HOME", room);
+    command.current_dir(room).stdin(Stdio::null());
+    command
+}
+
+/// A containerd.
 pub struct Containerd {
     _daemon: Running,
+    programs: PathBuf,
+    room: PathBuf,
     /// Its socket.
     pub socket: PathBuf,
     /// Where its content lies.
@@ -18,23 +31,44 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    /// Starts one whose files lie in `folder`.
+    /// Starts Debian's; its files lie in `folder`.
     ///
     /// # Panics
     /// When it does not start.
     pub fn start(folder: &Path) -> Self {
+        Self::of(Path::new("/usr/bin"), folder)
+    }
+
+    /// Starts the one whose programs, its shim among them, lie in `programs`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn of(programs: &Path, folder: &Path) -> Self {
         let (socket, root, config) = (folder.join("c.sock"), folder.join("root"), folder.join("config.toml"));
         fs::create_dir_all(folder).expect("a folder");
+        // Kubernetes' part, whose name changed, and a folder of the system's that no test should make.
+        let (version, without) = if programs == Path::new("/usr/bin") {
+            (2, r#""io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt""#)
+        } else {
+            (3, r#""io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri""#)
+        };
+        let (state, streams) = (folder.join("state"), folder.join("c.sock.ttrpc"));
         let text = format!(
-            "version = 2\nroot = {root:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {socket:?}\n",
-            folder.join("state")
+            "version = {version}\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = [{without}]\n\
+             [grpc]\naddress = {socket:?}\n[ttrpc]\naddress = {streams:?}\n"
         );
         fs::write(&config, text).expect("writes");
-        let mut command = Command::new("/usr/bin/containerd");
-        // Its shim is found by the path: the one of another version must not be.
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").arg("-c").arg(&config);
-        let (daemon, _) = Running::start(&mut command, "successfully booted").expect("containerd starts");
-        Self { _daemon: daemon, socket, root }
+        let mut command = bare(&programs.join("containerd"), programs, folder);
+        let (daemon, _) =
+            Running::start(command.arg("-c").arg(&config), "containerd successfully booted").expect("it starts");
+        Self { _daemon: daemon, programs: programs.to_owned(), room: folder.to_owned(), socket, root }
+    }
+
+    /// A `ctr` command.
+    pub fn ctr_command(&self) -> Command {
+        let mut command = bare(&self.programs.join("ctr"), &self.programs, &self.room);
+        command.arg("-a").arg(&self.socket);
+        command
     }
 
     /// Runs `ctr` and gives what it prints.
@@ -42,11 +76,19 @@ impl Containerd {
     /// # Panics
     /// When it fails.
     pub fn ctr(&self, arguments: &[&str]) -> String {
-        run(Command::new("/usr/bin/ctr").arg("-a").arg(&self.socket).args(arguments)).trim().to_owned()
+        run(self.ctr_command().args(arguments)).trim().to_owned()
+    }
+
+    /// A command of this `nerdctl`, on its default namespace.
+    pub fn nerdctl(&self, program: &Path) -> Command {
+        let mut command = bare(program, &self.programs, &self.room);
+        command.arg("--address").arg(&self.socket).args(["--namespace", "default", "--cgroup-manager", "cgroupfs"]);
+        command.arg("--data-root").arg(self.room.join("nerdctl"));
+        command
     }
 }
 
-/// A Docker daemon, as Debian has it.
+/// A Docker daemon.
 pub struct Docker {
     _daemon: Running,
     /// Its socket.
@@ -54,23 +96,43 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// Starts one whose files lie in `folder`.
+    /// Starts Debian's without any network; its files lie in `folder`.
     ///
     /// # Panics
     /// When it does not start.
     pub fn start(folder: &Path) -> Self {
+        Self::without_network(Path::new("/usr/sbin/dockerd"), "overlay2", folder)
+    }
+
+    /// Starts a daemon without any network, which stores layers in this way.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn without_network(program: &Path, storage: &str, folder: &Path) -> Self {
+        let mut command = bare(Path::new("unshare"), Path::new("/usr/sbin"), folder);
+        command.args(["--net", "--"]).arg(program);
+        Self::begin(command, storage, folder)
+    }
+
+    /// Starts Debian's on loopback, where a registry may be; its files lie in `folder`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn on_loopback(folder: &Path) -> Self {
+        Self::begin(bare(Path::new("/usr/sbin/dockerd"), Path::new("/usr/sbin"), folder), "vfs", folder)
+    }
+
+    fn begin(mut command: Command, storage: &str, folder: &Path) -> Self {
         fs::create_dir_all(folder).expect("a folder");
         let (socket, config) = (folder.join("d.sock"), folder.join("daemon.json"));
         // Limits that a root without CAP_SYS_RESOURCE may set, too.
         let limits = r#"{"default-ulimits":{"nofile":{"Name":"nofile","Hard":1024,"Soft":1024}}}"#;
         fs::write(&config, limits).expect("writes");
-        let mut command = Command::new("unshare");
-        command.args(["--net", "--", "/usr/sbin/dockerd", "--config-file"]).arg(&config);
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.arg("--config-file").arg(&config);
         command.arg("--data-root").arg(folder.join("data")).arg("--exec-root").arg(folder.join("exec"));
         command.arg("--pidfile").arg(folder.join("pid")).arg("--host").arg(format!("unix://{}", socket.display()));
         command.args(["--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]);
-        command.arg("--storage-driver=overlay2");
+        command.arg(format!("--storage-driver={storage}"));
         let (daemon, _) = Running::start(&mut command, "API listen on").expect("Docker starts");
         Self { _daemon: daemon, socket }
     }
@@ -85,7 +147,10 @@ impl Docker {
     /// # Panics
     /// When it fails.
     pub fn docker(&self, arguments: &[&str]) -> String {
-        run(Command::new("docker").arg("-H").arg(self.address()).args(arguments)).trim().to_owned()
+        let mut command = Command::new("docker");
+        // The builder that lies in the daemon; the other one is a program of its own.
+        command.env("DOCKER_BUILDKIT", "0").arg("-H").arg(self.address());
+        run(command.args(arguments)).trim().to_owned()
     }
 }
 

@@ -2,12 +2,9 @@
 //!
 //! Needs Debian's `busybox-static`. The same bytes at every run with the same busybox.
 
-use crate::image::hex;
-use flate2::{Compression, GzBuilder};
+use crate::crafted::{CONFIG, Layout, MANIFEST, manifest};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use std::fs;
-use std::io;
 use std::path::Path;
 use tar::{EntryType, Header};
 
@@ -120,50 +117,24 @@ pub fn config() -> Value {
     })
 }
 
-/// Writes an OCI layout of one image named `busybox:test`, out of these layers and with this `config`.
+/// Writes an OCI layout of one image named `busybox:test`, out of these layers and with this `config`; gives what to push.
 ///
-/// # Errors
-/// What the disk says.
-pub fn layout(folder: &Path, layers: Vec<Layer>, config: &Value) -> io::Result<()> {
-    const OCI: &str = "application/vnd.oci.image";
-    let blobs = folder.join("blobs/sha256");
-    fs::create_dir_all(&blobs)?;
-    let write = |bytes: &[u8]| -> io::Result<(String, usize)> {
-        let digest = hex(&Sha256::digest(bytes));
-        fs::write(blobs.join(&digest), bytes)?;
-        Ok((format!("sha256:{digest}"), bytes.len()))
-    };
-    let (mut descriptors, mut inside) = (Vec::new(), Vec::new());
-    for layer in layers {
-        let tar = layer.finish();
-        inside.push(format!("sha256:{}", hex(&Sha256::digest(&tar))));
-        let mut packed = GzBuilder::new().write(Vec::new(), Compression::fast());
-        io::Write::write_all(&mut packed, &tar)?;
-        let (digest, size) = write(&packed.finish()?)?;
-        descriptors.push(json!({"mediaType": format!("{OCI}.layer.v1.tar+gzip"), "digest": digest, "size": size}));
-    }
+/// # Panics
+/// When the disk fails.
+pub fn layout(folder: &Path, layers: Vec<Layer>, config: &Value) -> String {
+    let layout = Layout::new(folder);
+    let packed = layers.into_iter().map(|layer| layout.packed_layer(&layer.finish()));
+    let (layers, inside): (Vec<_>, Vec<_>) = packed.unzip();
     let document = json!({
         "architecture": architecture(), "os": "linux", "config": config,
         "rootfs": {"type": "layers", "diff_ids": &inside},
         // Some builders count them.
         "history": inside.iter().map(|_| json!({"created_by": "busybox"})).collect::<Vec<_>>(),
     });
-    let (digest, size) = write(&serde_json::to_vec(&document)?)?;
-    let media_type = format!("{OCI}.config.v1+json");
-    let (digest, size) = write(&serde_json::to_vec(&json!({
-        "schemaVersion": 2, "mediaType": format!("{OCI}.manifest.v1+json"),
-        "config": {"mediaType": media_type, "digest": digest, "size": size},
-        "layers": descriptors,
-    }))?)?;
-    let index = json!({
-        "schemaVersion": 2,
-        "manifests": [{
-            "mediaType": format!("{OCI}.manifest.v1+json"), "digest": digest, "size": size,
-            "annotations": {"org.opencontainers.image.ref.name": "busybox:test"},
-        }],
-    });
-    fs::write(folder.join("index.json"), serde_json::to_vec(&index)?)?;
-    fs::write(folder.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)
+    let config = layout.document(CONFIG, &document);
+    let mut named = layout.document(MANIFEST, &manifest(&config, &layers));
+    named["annotations"] = json!({"org.opencontainers.image.ref.name": "busybox:test"});
+    layout.finish(&[named])
 }
 
 fn architecture() -> &'static str {

@@ -40,9 +40,8 @@ impl Lab {
     }
 
     fn push(&self, name: &str, layers: Vec<runnable::Layer>, config: &Value) -> String {
-        let layout = self.folder.path().join(name);
-        runnable::layout(&layout, layers, config).expect("written");
-        program::run(self.shipfs(&["--quiet", "push", &format!("oci:{}", layout.display())])).trim().to_owned()
+        let source = runnable::layout(&self.folder.path().join(name), layers, config);
+        program::run(self.shipfs(&["--quiet", "push", &source])).trim().to_owned()
     }
 
     fn repository(&self) -> PathBuf {
