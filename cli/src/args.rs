@@ -2,7 +2,11 @@
 //!
 //! Doc comments here and in [`commands`](crate::commands) are the help text. Nothing is carried out here.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use clap::{
     ArgAction, CommandFactory as _, Parser, ValueEnum,
@@ -165,13 +169,8 @@ pub(crate) struct Platforms {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options for other programs' images")]
 pub(crate) struct ServiceArgs {
-    /// containerd's socket [default: $CONTAINERD_ADDRESS, else /run/containerd/containerd.sock]
-    #[arg(long, value_name = "SOCKET")]
-    address: Option<PathBuf>,
-
-    /// containerd's namespace [default: $CONTAINERD_NAMESPACE, else default]
-    #[arg(long, value_name = "NAME")]
-    namespace: Option<String>,
+    #[command(flatten)]
+    containerd: ContainerdArgs,
 
     /// Speak plain HTTP with registries, as with those on localhost
     #[arg(long)]
@@ -182,15 +181,40 @@ pub(crate) struct ServiceArgs {
     allow_layers_from: Vec<String>,
 }
 
-impl ServiceArgs {
-    /// Puts what was said in place of what the environment says.
-    pub(crate) fn apply(self, services: &mut Services) {
+/// Where containerd is.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ContainerdArgs {
+    /// containerd's socket [default: $CONTAINERD_ADDRESS, else /run/containerd/containerd.sock]
+    #[arg(long, value_name = "SOCKET")]
+    address: Option<PathBuf>,
+
+    /// containerd's namespace [default: $CONTAINERD_NAMESPACE, else default]
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+}
+
+impl ContainerdArgs {
+    /// Whether anything was said.
+    pub(crate) fn are_given(&self) -> bool {
+        self.address.is_some() || self.namespace.is_some()
+    }
+
+    /// Puts what was said in place of what the environment says; relative paths start from `directory`.
+    pub(crate) fn apply(self, services: &mut Services, directory: &Path) {
         if let Some(address) = self.address {
             services.containerd = without_scheme(address);
         }
+        services.containerd = directory.join(&services.containerd);
         if let Some(namespace) = self.namespace {
             services.containerd_namespace = namespace;
         }
+    }
+}
+
+impl ServiceArgs {
+    /// Puts what was said in place of what the environment says; relative paths start from `directory`.
+    pub(crate) fn apply(self, services: &mut Services, directory: &Path) {
+        self.containerd.apply(services, directory);
         services.registries.plain_http = self.plain_http;
         services.registries.foreign_hosts = self.allow_layers_from;
     }

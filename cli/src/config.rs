@@ -196,6 +196,7 @@ const PASSED_ON: [&str; 18] = [
 fn services(set: &dyn Fn(&str) -> Option<OsString>) -> Services {
     let defaults = Services::default();
     let path = |name: &str| set(name).map(PathBuf::from);
+    let text = |name: &str| set(name).and_then(|text| text.into_string().ok()).filter(|text| !text.is_empty());
     let socket = |name: &str| path(name).map(without_scheme).filter(|path| path.is_absolute());
     let home = path("HOME");
     let runtime = path("XDG_RUNTIME_DIR");
@@ -216,9 +217,8 @@ fn services(set: &dyn Fn(&str) -> Option<OsString>) -> Services {
         docker: socket("DOCKER_HOST").unwrap_or(defaults.docker),
         podman: podman_sockets,
         containerd: socket("CONTAINERD_ADDRESS").unwrap_or(defaults.containerd),
-        containerd_namespace: set("CONTAINERD_NAMESPACE")
-            .and_then(|text| text.into_string().ok())
-            .unwrap_or(defaults.containerd_namespace),
+        containerd_namespace: text("CONTAINERD_NAMESPACE").unwrap_or(defaults.containerd_namespace),
+        containerd_snapshotter: text("CONTAINERD_SNAPSHOTTER").unwrap_or(defaults.containerd_snapshotter),
         programs: Programs {
             path: set("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default(),
             environment: environment.collect(),

@@ -23,7 +23,7 @@ use shipfs_image::{
 };
 
 use crate::{
-    args::{Args, ServiceArgs},
+    args::{Args, ContainerdArgs, ServiceArgs},
     commands::{self, Command},
     config::Config,
     output::{Mode, Output},
@@ -156,9 +156,12 @@ impl Context {
 
     /// Takes what the user says about other programs' services.
     pub(crate) fn use_services(&mut self, services: ServiceArgs) {
-        services.apply(&mut self.options.services);
-        let place = &mut self.options.services.containerd;
-        *place = self.config.directory.join(&*place);
+        services.apply(&mut self.options.services, &self.config.directory);
+    }
+
+    /// Takes what the user says about containerd.
+    pub(crate) fn use_containerd(&mut self, containerd: ContainerdArgs) {
+        containerd.apply(&mut self.options.services, &self.config.directory);
     }
 
     /// Where other programs' services are.

@@ -108,7 +108,7 @@ fn format_of(text: &str) -> Option<(Format, &str)> {
 
 /// Reads `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:NAME[:TAG]]`, whose paths hold no colon; and
 /// `docker://NAME`, `docker-daemon:NAME`, `containers-storage:NAME` or `containerd:NAME`, where an ID of Docker's or
-/// podman's stands for a name as well.
+/// podman's and a CID for containerd stand for a name as well.
 impl FromStr for Location {
     type Err = LocationError;
 
@@ -121,6 +121,10 @@ impl FromStr for Location {
                 _ if rest.is_empty() => Err(refused(LocationProblem::NoName)),
                 Ok(Reference::Name(_)) if !rest.starts_with("ipfs://") => Ok(Self::of_service(format, rest)),
                 Ok(Reference::Digest(_)) if may_be_id => Ok(Self::of_service(format, rest)),
+                // That is what nerdctl calls images that it pulled.
+                Ok(Reference::Cid(_)) if format == Format::Containerd && !rest.contains("//") => {
+                    Ok(Self::of_service(format, rest))
+                }
                 Ok(_) => Err(refused(LocationProblem::NotAName)),
                 Err(_) => Err(refused(LocationProblem::NotAName)),
             };
@@ -221,6 +225,7 @@ mod tests {
             "docker-daemon:a:b",
             "containers-storage:localhost/a:b",
             "containerd:a",
+            "containerd:bafkreiam6s2ylngzhei67q7v4t55xnb2x5lkcy4efemuu7gzk5zwfhv4p4",
         ] {
             assert_eq!(text.parse::<Location>().expect(text).to_string(), text);
             assert!(Location::is_like(text));

@@ -24,6 +24,8 @@ pub struct Services {
     pub containerd: PathBuf,
     /// containerd's namespace.
     pub containerd_namespace: String,
+    /// What unpacks layers for containerd.
+    pub containerd_snapshotter: String,
     /// How programs are found and run: credential helpers, and `podman` where its socket is not there.
     pub programs: Programs,
 }
@@ -37,6 +39,7 @@ impl Default for Services {
             podman: vec![PathBuf::from("/run/podman/podman.sock")],
             containerd: PathBuf::from("/run/containerd/containerd.sock"),
             containerd_namespace: "default".to_owned(),
+            containerd_snapshotter: "overlayfs".to_owned(),
             programs: Programs::default(),
         }
     }

@@ -18,5 +18,6 @@ mod registry;
 mod registry_client;
 mod registry_clients;
 mod rpc;
+mod run_containerd;
 mod rust_ipfs;
 mod unpack;

@@ -21,7 +21,7 @@ fn bare(program: &Path, folder: &Path, room: &Path) -> Command {
 
 /// A containerd.
 pub struct Containerd {
-    _daemon: Running,
+    daemon: Option<Running>,
     programs: PathBuf,
     room: PathBuf,
     /// Its socket.
@@ -58,10 +58,28 @@ impl Containerd {
              [grpc]\naddress = {socket:?}\n[ttrpc]\naddress = {streams:?}\n"
         );
         fs::write(&config, text).expect("writes");
-        let mut command = bare(&programs.join("containerd"), programs, folder);
-        let (daemon, _) =
-            Running::start(command.arg("-c").arg(&config), "containerd successfully booted").expect("it starts");
-        Self { _daemon: daemon, programs: programs.to_owned(), room: folder.to_owned(), socket, root }
+        let (programs, room) = (programs.to_owned(), folder.to_owned());
+        let mut containerd = Self { daemon: None, programs, room, socket, root };
+        containerd.begin();
+        containerd
+    }
+
+    fn begin(&mut self) {
+        let mut command = bare(&self.programs.join("containerd"), &self.programs, &self.room);
+        command.arg("-c").arg(self.room.join("config.toml"));
+        let (daemon, _) = Running::start(&mut command, "containerd successfully booted").expect("it starts");
+        self.daemon = Some(daemon);
+    }
+
+    /// Ends it as `kill -9` does, and starts it anew on the same files.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.kill();
+        }
+        self.begin();
     }
 
     /// A `ctr` command.

@@ -17,5 +17,6 @@ pub mod program;
 pub mod repository;
 pub mod runnable;
 pub mod table;
+pub mod terminal;
 pub mod tree;
 pub mod unpacking;

@@ -9,6 +9,21 @@ use std::time::{Duration, Instant};
 /// Longest time a started program may take to say that it is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Longest time that anything may take that a test waits for.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until something is so.
+///
+/// # Panics
+/// When it is not, in time.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "{what}: not in time");
+        std::thread::yield_now();
+    }
+}
+
 /// The `shipfs` program that was built beside this one.
 ///
 /// # Panics

@@ -122,11 +122,19 @@ pub fn config() -> Value {
 /// # Panics
 /// When the disk fails.
 pub fn layout(folder: &Path, layers: Vec<Layer>, config: &Value) -> String {
+    layout_for(architecture(), folder, layers, config)
+}
+
+/// As [`layout`], for a machine of this architecture, in Go's words.
+///
+/// # Panics
+/// As [`layout`].
+pub fn layout_for(architecture: &str, folder: &Path, layers: Vec<Layer>, config: &Value) -> String {
     let layout = Layout::new(folder);
     let packed = layers.into_iter().map(|layer| layout.packed_layer(&layer.finish()));
     let (layers, inside): (Vec<_>, Vec<_>) = packed.unzip();
     let document = json!({
-        "architecture": architecture(), "os": "linux", "config": config,
+        "architecture": architecture, "os": "linux", "config": config,
         "rootfs": {"type": "layers", "diff_ids": &inside},
         // Some builders count them.
         "history": inside.iter().map(|_| json!({"created_by": "busybox"})).collect::<Vec<_>>(),

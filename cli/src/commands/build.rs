@@ -17,7 +17,10 @@ use shipfs_image::{
     reference::Reference,
 };
 
-use super::registry_process::RegistryProcess;
+use super::{
+    folder::{Folder, place},
+    registry_process::RegistryProcess,
+};
 use crate::{args, config, context::Context, report::Outcome};
 
 /// Build an image from a Dockerfile, with `ipfs://CID` in it, by whatever builder is here
@@ -102,7 +105,7 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
     let directory = context.directory().join(&args.context);
     let given = args.file.as_ref().map_or_else(|| directory.join("Dockerfile"), |file| context.directory().join(file));
     let text = fs::read_to_string(&given).map_err(|error| place(&error, "cannot read", &given))?;
-    let folder = Folder::new(context.repository())?;
+    let folder = Folder::new(context.repository(), "build")?;
     let mut plan = Plan {
         dockerfile: given.clone(),
         context: directory,
@@ -111,8 +114,8 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
         platform: args.platform,
         target: args.target,
         no_cache: args.no_cache,
-        archive: args.push.is_some().then(|| folder.0.join("image.tar")),
-        identifier: folder.0.join("id"),
+        archive: args.push.is_some().then(|| folder.path().join("image.tar")),
+        identifier: folder.path().join("id"),
         rest: args.rest,
     };
     let mut names = dockerfile::names(&text);
@@ -130,22 +133,23 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
             Some(cid) => format!("{}/ipfs/{cid}", running.address()),
             None => name.to_owned(),
         };
-        plan.dockerfile = folder.0.join("Dockerfile");
+        plan.dockerfile = folder.path().join("Dockerfile");
         write(&plan.dockerfile, &dockerfile::rewrite(&text, &mut replace))?;
         plan.arguments = plan.arguments.iter().map(|pair| dockerfile::rewrite_argument(pair, &mut replace)).collect();
         // A file of this name beside the Dockerfile says what is left out.
         let ignored =
             given.with_file_name(format!("{}.dockerignore", given.file_name().unwrap_or_default().to_string_lossy()));
         if let Ok(text) = fs::read_to_string(ignored) {
-            write(&folder.0.join("Dockerfile.dockerignore"), &text)?;
+            write(&folder.path().join("Dockerfile.dockerignore"), &text)?;
         }
         registry = Some(running);
     }
-    build(&builder, &plan, registry.as_ref(), &folder.0).await?;
+    build(&builder, &plan, registry.as_ref(), folder.path()).await?;
     drop(registry);
     let Some(name) = args.push else { return Ok(()) };
     let name = if name.is_empty() { args.tags.into_iter().next() } else { Some(name) };
-    let archive = Location { format: Format::OciArchive, place: Place::Path(folder.0.join("image.tar")), image: None };
+    let archive =
+        Location { format: Format::OciArchive, place: Place::Path(folder.path().join("image.tar")), image: None };
     let push = Push { source: Source::Place(archive), name, shape: Shape::Descriptor, platforms: PlatformChoice::All };
     let reply = context.call(Request::Push(push)).await?;
     context.show(&reply)?;
@@ -193,14 +197,7 @@ async fn build(builder: &Builder, plan: &Plan, registry: Option<&RegistryProcess
 
 /// The CID that a name stands for, as a registry takes it: in lower case.
 async fn cid(name: &str, context: &mut Context) -> Result<String, Failure> {
-    let reference: Reference = super::parse::reference(name)?;
-    let text = match reference {
-        Reference::Cid(cid) => cid.to_string(),
-        image => match context.call(Request::Inspect { image }).await? {
-            Reply::Inspected(value) => value["cid"].as_str().unwrap_or_default().to_owned(),
-            _ => String::new(),
-        },
-    };
+    let text = super::parse::cid(&super::parse::reference(name)?, context).await?;
     match super::parse::reference(&text)? {
         Reference::Cid(cid) => Ok(cid.into_v1().map_or(text, |cid| cid.to_string())),
         _ => Err(Failure::new(FailureKind::Other, format!("`{}` has no CID", name.escape_debug()))),
@@ -209,29 +206,4 @@ async fn cid(name: &str, context: &mut Context) -> Result<String, Failure> {
 
 fn write(path: &Path, text: &str) -> Outcome {
     fs::write(path, text).map_err(|error| place(&error, "cannot write", path))
-}
-
-fn place(error: &std::io::Error, doing: &str, path: &Path) -> Failure {
-    Failure::from_error(FailureKind::Place, error).while_doing(format!("{doing} `{}`", path.display()))
-}
-
-/// A folder for one build, in the repository; removed when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(repository: &Path) -> Result<Self, Failure> {
-        let path = repository.join(format!(".build-{}", std::process::id()));
-        let made = fs::create_dir_all(repository).and_then(|()| {
-            // Left over from a process of the same number that was killed.
-            let _ = fs::remove_dir_all(&path);
-            fs::create_dir(&path)
-        });
-        made.map_err(|error| place(&error, "cannot make", &path)).map(|()| Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

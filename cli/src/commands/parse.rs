@@ -1,10 +1,12 @@
 //! Words on the command line that more than one verb reads.
 
 use shipfs_image::{
-    control::{Failure, FailureKind, Source},
+    control::{Failure, FailureKind, Reply, Request, Source},
     location::{Format, Location, Place},
     reference::{Name, Reference},
 };
+
+use crate::context::Context;
 
 /// A place, an image that is here, or `-` for an archive on stdin.
 pub(super) fn source(text: &str) -> Result<Source, String> {
@@ -44,4 +46,15 @@ pub(super) fn registry(text: &str) -> Result<String, String> {
 /// What a verb said is an image.
 pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
     text.parse::<Reference>().map_err(|error| Failure::from_error(FailureKind::Other, &error))
+}
+
+/// The CID of an image: as it is, or of what is in the repository.
+pub(super) async fn cid(image: &Reference, context: &mut Context) -> Result<String, Failure> {
+    if let Reference::Cid(cid) = image {
+        return Ok(cid.to_string());
+    }
+    match context.call(Request::Inspect { image: image.clone() }).await? {
+        Reply::Inspected(value) => Ok(value["cid"].as_str().unwrap_or_default().to_owned()),
+        _ => Err(Failure::new(FailureKind::Other, format!("`{image}` has no CID"))),
+    }
 }

@@ -13,9 +13,13 @@ use shipfs_image::{
     },
 };
 
-use super::{container, watch};
+use super::{
+    container,
+    run_containerd::{self, Wanted},
+    watch,
+};
 use crate::{
-    args::{self, Network, Platforms},
+    args::{self, ContainerdArgs, Network, Platforms},
     config,
     context::Context,
     report::Outcome,
@@ -27,6 +31,10 @@ use crate::{
 /// What is missing of the image is pulled, each layer is unpacked once and shared by all containers, and runc or crun runs
 /// the command. Exits with what the command exits with (128 and the number of the signal that ended it), with 125 when
 /// shipfs or the runtime fails, 126 when the command is no program, 127 when it is not there.
+///
+/// With --containerd, containerd runs it, of 1.6 or later: the image is handed over unless it is there, unpacked there once
+/// (by $CONTAINERD_SNAPSHOTTER, else overlayfs), and kept. A container in the background is containerd's own then: `ctr` and
+/// `nerdctl` see and end it, `shipfs ps`, `stop` and `logs` do not, and what it prints is kept nowhere.
 ///
 /// A container reaches no network unless it is told to: `--network none` is the default, `host` is the host's own. There
 /// is no bridge, so no ports are published.
@@ -134,6 +142,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PROGRAM")]
     runtime: Option<String>,
 
+    /// Have containerd run it
+    #[arg(long)]
+    containerd: bool,
+
+    #[command(flatten)]
+    place: ContainerdArgs,
+
     /// Say more on stderr (the short form means --volume here)
     #[arg(long = "verbose", id = "verbose", action = ArgAction::Count)]
     _verbose: u8,
@@ -162,7 +177,8 @@ const EXAMPLES: &str = "\
 Examples:
   shipfs run --rm ipfs://bafkrei... echo hello
   shipfs run --rm -it -v .:/work -w /work bafkrei... sh
-  shipfs run -d --name web --network host bafkrei...";
+  shipfs run -d --name web --network host bafkrei...
+  shipfs run --containerd --namespace k8s.io --rm bafkrei... env";
 
 /// Letters of a CID in a name that is made up.
 const CID_LETTERS: usize = 5;
@@ -175,20 +191,35 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
     let settings = read(&args, context.directory()).map_err(usage)?;
     container::check_terminal(settings.terminal, settings.interactive, settings.detached)?;
     let settings = Settings { environment: environment(&args)?, ..settings };
-    let path = config::variable("PATH").unwrap_or_default();
-    let runtime = Runtime::find(args.runtime.as_deref(), &path).ok_or_else(|| {
-        let looked_for = args.runtime.clone().unwrap_or_else(|| "runc, crun".to_owned());
-        shipfs_image::run::RunError::NoRuntime { looked_for }.failure()
-    })?;
-    container::containers(context)?;
-    let is_detached = settings.detached;
-    let made = Made::new(context.repository(), settings, &suggested(&args.image)).map_err(|error| error.failure())?;
     let pull = match args.pull {
         When::Missing => PullPolicy::Missing,
         When::Always => PullPolicy::Always,
         When::Never => PullPolicy::Never,
     };
+    if !args.containerd && args.place.are_given() {
+        let message = "--address and --namespace are containerd's, which is not asked";
+        return Err(Failure::new(FailureKind::Usage, message).hint("--containerd has containerd run it"));
+    }
+    // containerd finds one by itself.
+    let runtime = if args.containerd && args.runtime.is_none() {
+        None
+    } else {
+        let path = config::variable("PATH").unwrap_or_default();
+        Some(Runtime::find(args.runtime.as_deref(), &path).ok_or_else(|| {
+            let looked_for = args.runtime.clone().unwrap_or_else(|| "runc, crun".to_owned());
+            shipfs_image::run::RunError::NoRuntime { looked_for }.failure()
+        })?)
+    };
     let platforms = Platforms::one(args.platform).into();
+    let Some(runtime) = runtime.clone().filter(|_| !args.containerd) else {
+        context.use_containerd(args.place);
+        let wanted =
+            Wanted { suggested: suggested(&args.image), image: args.image, pull, platforms, settings, runtime };
+        return run_containerd::run(wanted, context).await;
+    };
+    container::containers(context)?;
+    let is_detached = settings.detached;
+    let made = Made::new(context.repository(), settings, &suggested(&args.image)).map_err(|error| error.failure())?;
     let request = Prepare { image: args.image, pull, platforms, container: made.id().to_owned() };
     context.call(Request::Prepare(request)).await?;
     let letting_go = tokio::spawn(context.let_go());

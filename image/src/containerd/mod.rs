@@ -1,10 +1,13 @@
-//! A client of containerd: its images, its content, its leases.
+//! A client of containerd: its images, its content, its leases, its snapshots, its containers.
 //!
-//! Reading order: `messages`, then the calls here, then `write` (content on its way there). Imports
-//! [`oci`](crate::oci) and [`blobs::Body`](crate::blobs::Body). Everything is asked in one namespace, over containerd's Unix
-//! socket. Nothing is removed but leases that were made here.
+//! Reading order: `messages`, then the calls here, then `write` (content on its way there), `snapshots` (layers unpacked),
+//! `tasks` (containers and what runs in them). Imports [`oci`](crate::oci), [`reference`](mod@crate::reference) and
+//! [`blobs::Body`](crate::blobs::Body). Everything is asked in one namespace, over containerd's Unix socket. Nothing is
+//! removed but what was made here.
 
 mod messages;
+mod snapshots;
+mod tasks;
 mod write;
 
 use std::{
@@ -31,13 +34,31 @@ use self::messages::{
 };
 use crate::{
     oci::{Descriptor, Digest},
+    reference::Reference,
     rfc3339,
+};
+
+pub(crate) use self::{
+    messages::Mount,
+    tasks::{NewContainer, NewTask},
 };
 
 /// Longest wait for the socket to be answered.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Letters of what containerd says that are told: it quotes whole chains of causes.
+const MAX_SAID: usize = 600;
 /// How long a lease lasts when nobody ends it: as long as those of containerd's own client.
 const LEASE_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// What containerd calls the image that a user names: a CID is a name as nerdctl writes it, any other name is written in
+/// full. Nothing for a digest, which is no name there.
+pub(crate) fn image_name(reference: &Reference) -> Option<String> {
+    match reference {
+        Reference::Cid(cid) => Some(cid.to_string()),
+        Reference::Name(name) => Some(name.without_digest().to_string()),
+        Reference::Digest(_) => None,
+    }
+}
 
 /// containerd, in one namespace.
 #[derive(Clone, Debug)]
@@ -111,12 +132,8 @@ impl Containerd {
     /// [`ContainerdError`] when containerd does not say, or says nonsense.
     pub(crate) async fn image(&self, name: &str) -> Result<Option<Descriptor>, ContainerdError> {
         let asking = self.ask("/containerd.services.images.v1.Images/Get", ByName { name: name.to_owned() });
-        let image: OneImage = match asking.await {
-            Ok(image) => image,
-            Err(status) if status.code() == Code::NotFound => return Ok(None),
-            Err(status) => return Err(failed("find an image", &status)),
-        };
-        let Some(target) = image.image.and_then(|image| image.target) else { return Ok(None) };
+        let image: Option<OneImage> = unless_gone("find an image", asking.await)?;
+        let Some(target) = image.and_then(|image| image.image?.target) else { return Ok(None) };
         let nonsense = || ContainerdError::Answer { what: target.digest.chars().take(200).collect() };
         let digest = target.digest.parse().map_err(|_| nonsense())?;
         let size = u64::try_from(target.size).map_err(|_| nonsense())?;
@@ -138,11 +155,8 @@ impl Containerd {
     /// [`ContainerdError`] when containerd does not say.
     pub(crate) async fn size(&self, digest: &Digest) -> Result<Option<u64>, ContainerdError> {
         let asking = self.ask("/containerd.services.content.v1.Content/Info", ByName { name: digest.to_string() });
-        match asking.await {
-            Ok(OneInfo { info }) => Ok(info.and_then(|info| u64::try_from(info.size).ok())),
-            Err(status) if status.code() == Code::NotFound => Ok(None),
-            Err(status) => Err(failed("find content", &status)),
-        }
+        let found: Option<OneInfo> = unless_gone("find content", asking.await)?;
+        Ok(found.and_then(|found| u64::try_from(found.info?.size).ok()))
     }
 
     /// Begins to read a blob.
@@ -207,13 +221,7 @@ impl Containerd {
     /// # Errors
     /// [`ContainerdError`]; the name means what it meant before then.
     pub(crate) async fn show(&self, name: &str, top: &Descriptor) -> Result<(), ContainerdError> {
-        let target = messages::Descriptor {
-            media_type: top.media_type.clone(),
-            digest: top.digest.to_string(),
-            size: i64::try_from(top.size).unwrap_or(i64::MAX),
-            annotations: top.annotations.clone(),
-        };
-        let image = Some(Image { name: name.to_owned(), labels: Default::default(), target: Some(target) });
+        let image = Some(Image { name: name.to_owned(), labels: Default::default(), target: Some(message(top)) });
         let creating = self.ask("/containerd.services.images.v1.Images/Create", OneImage { image: image.clone() });
         match creating.await.map(|OneImage { .. }| ()) {
             Err(status) if status.code() == Code::AlreadyExists => {}
@@ -249,8 +257,35 @@ impl Reading {
     }
 }
 
+/// A descriptor as containerd takes it.
+fn message(descriptor: &Descriptor) -> messages::Descriptor {
+    messages::Descriptor {
+        media_type: descriptor.media_type.clone(),
+        digest: descriptor.digest.to_string(),
+        size: i64::try_from(descriptor.size).unwrap_or(i64::MAX),
+        annotations: descriptor.annotations.clone(),
+    }
+}
+
+/// Whether containerd itself says so: that has no cause on this side.
+fn is_said(status: &Status) -> bool {
+    std::error::Error::source(status).is_none()
+}
+
 fn failed(what: &'static str, status: &Status) -> ContainerdError {
-    ContainerdError::Status { what, said: status.message().chars().take(300).collect() }
+    if !is_said(status) {
+        return ContainerdError::Gone { what };
+    }
+    ContainerdError::Status { what, said: status.message().chars().take(MAX_SAID).collect() }
+}
+
+/// The answer, or nothing when what was asked about is gone.
+fn unless_gone<T>(what: &'static str, answer: Result<T, Status>) -> Result<Option<T>, ContainerdError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(failed(what, &status)),
+    }
 }
 
 /// Why containerd did not do what it was asked.
@@ -279,6 +314,28 @@ pub enum ContainerdError {
         what: &'static str,
         /// What it said, shortened.
         said: String,
+    },
+    /// The conversation broke off.
+    #[error("containerd went away while it was to {what}")]
+    Gone {
+        /// What it was asked.
+        what: &'static str,
+    },
+    /// There is a container of that name.
+    #[error("containerd has a container `{}` already", id.escape_debug())]
+    ContainerThere {
+        /// The name.
+        id: String,
+    },
+    /// A layer unpacks to something else than its image says.
+    #[error("layer `{digest}` unpacks to `{}`, its image says `{expected}`", got.escape_debug())]
+    Layer {
+        /// The layer, packed.
+        digest: Digest,
+        /// What it should unpack to.
+        expected: Digest,
+        /// What containerd says it did.
+        got: String,
     },
     /// It said nonsense.
     #[error("containerd answered nonsense: `{}`", what.escape_debug())]

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read as _},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
 use super::{
-    Containerd, ContainerdError, failed,
+    Containerd, ContainerdError, failed, is_said,
     messages::{self, COMMIT, STAT, WRITE, Written},
 };
 use crate::{
@@ -29,6 +30,11 @@ const PART_BYTES: usize = 1 << 20;
 /// Parts that are read ahead of the socket.
 const PARTS_AHEAD: usize = 2;
 
+/// Longest wait for somebody else who writes the same: time for the largest layer.
+const LOCKED_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// How often it is looked whether they have done it.
+const LOCKED_PACE: Duration = Duration::from_millis(100);
+
 pub(super) type Labels = BTreeMap<String, String>;
 
 impl Containerd {
@@ -39,9 +45,20 @@ impl Containerd {
     pub(crate) async fn write(&self, blob: &Descriptor, body: &Body) -> Result<(), ContainerdError> {
         let reading = |source| ContainerdError::Body { digest: blob.digest.clone(), source };
         let labels = labels(blob, body).map_err(reading)?;
-        let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
-        let writing = self.stream_parts(blob, body, &labels, sender, receiver);
-        match writing.await {
+        let begun = Instant::now();
+        let written = loop {
+            let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
+            match self.stream_parts(blob, body, &labels, sender, receiver).await {
+                // Somebody else writes the same this moment.
+                Err(Broken::Status(status))
+                    if status.code() == Code::Unavailable && is_said(&status) && begun.elapsed() < LOCKED_TIMEOUT =>
+                {
+                    tokio::time::sleep(LOCKED_PACE).await;
+                }
+                written => break written,
+            }
+        };
+        match written {
             Err(Broken::Status(status)) if status.code() == Code::AlreadyExists => {
                 self.hold(&blob.digest).await?;
                 if labels.is_empty() { Ok(()) } else { self.label(&blob.digest, labels).await }

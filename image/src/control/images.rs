@@ -327,13 +327,7 @@ fn parse_name(text: &str) -> Result<Name, Failure> {
 }
 
 pub(super) fn platforms(choice: &PlatformChoice) -> Result<Platforms, Failure> {
-    match choice {
-        PlatformChoice::Host => Ok(Platforms::Host),
-        PlatformChoice::All => Ok(Platforms::All),
-        PlatformChoice::Only(list) => {
-            Platforms::parse(list).map_err(|error| Failure::from_error(FailureKind::Usage, &error))
-        }
-    }
+    choice.parse().map_err(|error| Failure::from_error(FailureKind::Usage, &error))
 }
 
 /// A CID as everybody writes it: version 1 in base32, version 0 as it is.

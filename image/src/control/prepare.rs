@@ -18,14 +18,14 @@ use crate::{
     inspect,
     layer::{ApplyError, Options, Staged, stage_layer},
     names::{self, Image},
-    oci::{Descriptor, Digest, ImageConfig, Platforms, media},
-    plan::{Body, Plan},
+    oci::Platforms,
     reference::Reference,
     root::Root,
     run::{
         RunError, layers,
         layers::{Layers, Removed},
         lifecycle::used_layers,
+        runnable::{Layer, Parts, Runnable},
         state::{Container, ContainerImage},
     },
 };
@@ -36,13 +36,8 @@ pub(super) type Unpacking = Arc<OwnedMutexGuard<()>>;
 /// One platform's image, found in the store.
 struct Found {
     image: Image,
-    config: String,
-    /// The lowest first.
-    layers: Vec<Layer>,
+    runnable: Runnable,
 }
-
-/// A layer: its chain ID, its diff ID, and the blob it is packed in.
-type Layer = (String, Digest, Descriptor);
 
 /// Unpacks the layers of an image that is here, and writes down what the container `id` is made of. Whoever calls sees to
 /// it that nothing is collected meanwhile.
@@ -64,8 +59,8 @@ pub(super) async fn prepare(
     let image = ContainerImage {
         cid: found.image.root.to_string(),
         name: found.image.own_name().map(|name| name.familiar()),
-        layers: found.layers.into_iter().map(|(chain, ..)| chain).collect(),
-        config: found.config,
+        layers: found.runnable.layers.into_iter().map(|layer| layer.chain).collect(),
+        config: found.runnable.config,
     };
     let written = image.clone();
     let written = blocking(move || container.write("image.json", &written)).await;
@@ -78,7 +73,7 @@ pub(super) async fn is_here(node: &Node, reference: &Reference, choice: &Platfor
     let blobs = LocalBlobs(EmbeddedBlobs::new(node.clone()));
     let found = find(&blobs, reference, choice).await?;
     let layers = Layers::new(&node.config().repository);
-    for (chain, _, blob) in found.layers {
+    for Layer { chain, blob, .. } in found.runnable.layers {
         let Some(digest) = blob.digest.sha256() else { continue };
         let expected = Expected { digest, size: blob.size };
         let is_here = layers.has(&chain) || blob.inlined().is_some() || {
@@ -123,31 +118,10 @@ async fn find(blobs: &dyn Blobs, reference: &Reference, choice: &PlatformChoice)
     let bringer = Bringer::new(blobs, &root, &());
     let wanted: Platforms = platforms(choice)?;
     let plan = inspect::plan(&bringer, &root, &wanted.for_pull()).await.map_err(|error| explain(&error))?;
-    let refused = |text: &str| Failure::new(FailureKind::Content, text);
-    let Some((config, layers)) = container_manifest(&plan) else {
-        return Err(Failure::new(FailureKind::NotFound, "the image is not there for this platform")
-            .hint("--platform names another one"));
-    };
-    let bytes = bringer.document(config).await.map_err(|error| explain(&error))?;
-    let parsed = ImageConfig::parse(&bytes).map_err(|error| explain(&error))?;
-    let diff_ids = parsed.diff_ids().map_err(|error| Failure::from_error(FailureKind::Content, &error))?;
-    if diff_ids.len() != layers.len() {
-        return Err(refused("the image's configuration lists another number of layers than its manifest"));
-    }
-    let config = String::from_utf8(bytes.to_vec()).map_err(|_| refused("the image's configuration is not text"))?;
-    let chains = layers::chain_ids(&diff_ids);
-    let layers = chains.into_iter().zip(diff_ids).zip(layers).map(|((chain, diff), blob)| (chain, diff, blob.clone()));
-    Ok(Found { image, config, layers: layers.collect() })
-}
-
-/// The configuration and the layers of the first manifest that is a container image's.
-fn container_manifest(plan: &Plan) -> Option<(&Descriptor, Vec<&Descriptor>)> {
-    plan.documents().into_iter().find_map(|part| {
-        let Body::Manifest { config, layers, .. } = &part.document.as_ref()?.body else { return None };
-        let config = &plan.parts[*config].descriptor;
-        let layers = layers.iter().map(|at| &plan.parts[*at].descriptor).collect();
-        media::is_config(&config.media_type).then_some((config, layers))
-    })
+    let parts = Parts::of(&plan).map_err(|error| RunError::from(error).failure())?;
+    let bytes = bringer.document(parts.config).await.map_err(|error| explain(&error))?;
+    let runnable = Runnable::new(&bytes, &parts, &wanted).map_err(|error| RunError::from(error).failure())?;
+    Ok(Found { image, runnable })
 }
 
 /// Unpacks the layers that are not there yet, several at a time, and names them from the lowest up.
@@ -158,7 +132,7 @@ async fn unpack_missing(
     held: &Unpacking,
     events: &dyn EventSink,
 ) -> Result<(), Failure> {
-    let chains: Vec<String> = found.layers.iter().map(|(chain, ..)| chain.clone()).collect();
+    let chains: Vec<String> = found.runnable.layers.iter().map(|layer| layer.chain.clone()).collect();
     let is_missing = |layers: &Layers, chain: &String| !layers.has(chain);
     let (looking, all) = (layers.clone(), chains.clone());
     let missing = blocking(move || {
@@ -176,7 +150,8 @@ async fn unpack_missing(
     }
     let root = Root::open(blobs, &found.image.root).await.map_err(|error| explain(&error))?;
     let bringer = Bringer::new(blobs, &root, &());
-    let unpacking: Vec<_> = missing.iter().map(|at| stage(&bringer, layers, &found.layers[*at], held)).collect();
+    let unpacking: Vec<_> =
+        missing.iter().map(|at| stage(&bringer, layers, &found.runnable.layers[*at], held)).collect();
     let at_a_time = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let staged: Vec<Staged> = stream::iter(unpacking).buffered(at_a_time).try_collect().await?;
     let (naming, held) = (layers.clone(), held.clone());
@@ -199,7 +174,7 @@ async fn unpack_missing(
 async fn stage(
     bringer: &Bringer<'_>,
     layers: &Layers,
-    (_, diff, blob): &Layer,
+    Layer { diff, blob, .. }: &Layer,
     held: &Unpacking,
 ) -> Result<Staged, Failure> {
     let file = bringer.blob(blob).await.map_err(|error| explain(&error))?;

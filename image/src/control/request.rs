@@ -15,6 +15,7 @@ use super::IpfsDaemon;
 use crate::{
     location::{Location, Place},
     names::Shape,
+    oci::{PlatformError, Platforms},
     reference::Reference,
     services::Services,
 };
@@ -187,6 +188,20 @@ pub enum PlatformChoice {
     All,
     /// These, as the user wrote them; each may be a comma list.
     Only(Vec<String>),
+}
+
+impl PlatformChoice {
+    /// The same, understood.
+    ///
+    /// # Errors
+    /// [`PlatformError`] when one of them is no platform.
+    pub(crate) fn parse(&self) -> Result<Platforms, PlatformError> {
+        match self {
+            Self::Host => Ok(Platforms::Host),
+            Self::All => Ok(Platforms::All),
+            Self::Only(list) => Platforms::parse(list),
+        }
+    }
 }
 
 /// What every verb takes.

@@ -4,8 +4,14 @@
 
 use std::{io, path::PathBuf};
 
-use super::{bundle::CapabilityError, image_config::ImageProcessError, user::UserError};
-use crate::control::{Failure, FailureKind};
+use super::{bundle::CapabilityError, image_config::ImageProcessError, runnable::RunnableError, user::UserError};
+use crate::{
+    containerd::ContainerdError,
+    control::{Failure, FailureKind},
+    oci::PlatformError,
+    plan::PlanError,
+    source::SourceError,
+};
 
 /// Why a container could not be run, or not be dealt with.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +67,24 @@ pub enum RunError {
     /// The image does not say how to run it.
     #[error(transparent)]
     Image(#[from] ImageProcessError),
+    /// The image is none that can be run.
+    #[error(transparent)]
+    Runnable(#[from] RunnableError),
+    /// containerd did not do what it was asked.
+    #[error(transparent)]
+    Containerd(#[from] Box<ContainerdError>),
+    /// What containerd has of the image cannot be read.
+    #[error(transparent)]
+    Source(#[from] Box<SourceError>),
+    /// The documents of an image of containerd's break a rule.
+    #[error(transparent)]
+    Documents(Box<PlanError<SourceError>>),
+    /// A platform is none.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// The user does not want it any more.
+    #[error("interrupted")]
+    Interrupted,
     /// Whom to run as is not known.
     #[error(transparent)]
     User(#[from] UserError),
@@ -168,6 +192,11 @@ impl RunError {
             Self::NameTaken { .. } | Self::Running { .. } | Self::NotRunning { .. } => FailureKind::Other,
             Self::State { source, .. } if source.kind() == io::ErrorKind::StorageFull => FailureKind::Full,
             Self::State { .. } => FailureKind::Repository,
+            Self::Runnable(RunnableError::NotThere) => FailureKind::NotFound,
+            Self::Runnable(_) | Self::Documents(_) => FailureKind::Content,
+            Self::Platform(_) => FailureKind::Usage,
+            Self::Containerd(_) | Self::Source(_) => FailureKind::Place,
+            Self::Interrupted => return Failure::interrupted(),
             _ => FailureKind::Other,
         };
         let failure = Failure::from_error(kind, self);
@@ -177,6 +206,12 @@ impl RunError {
             Self::Running { .. } => "`shipfs stop` ends it, or use `shipfs rm --force`",
             Self::NoRuntime { .. } => "install runc or crun, or name one with --runtime PATH",
             Self::Image(ImageProcessError::NoCommand) => "name a command after the image",
+            Self::Runnable(RunnableError::NotThere | RunnableError::Foreign { .. }) => "--platform names another one",
+            Self::Containerd(error) => match &**error {
+                ContainerdError::Connect { .. } => "is containerd running? --address names its socket",
+                ContainerdError::ContainerThere { .. } => "`ctr containers rm` removes it, or use another --name",
+                _ => return failure,
+            },
             Self::WorkingDirectory { .. } => "name another one with --workdir",
             Self::Namespace(_) => "run it as root; this kernel gives other users no namespaces",
             Self::User(_) => "--user takes numbers, too",

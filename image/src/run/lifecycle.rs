@@ -15,6 +15,7 @@ use super::{
     runtime::{self, Runtime},
     settings::{Settings, parse_signal},
     state::{Container, Containers, State, Status, now},
+    watch::KILL,
 };
 
 /// How often it is looked whether a container has ended.
@@ -23,8 +24,6 @@ const PACE: Duration = Duration::from_millis(10);
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a container is said to have exited with when nobody saw it: as if it had been killed, which it was.
 const UNSEEN: u8 = 137;
-/// The number of SIGKILL.
-const KILL: i32 = 9;
 /// The number of SIGTERM.
 const TERM: i32 = 15;
 

@@ -1,9 +1,10 @@
 //! Runs images as containers.
 //!
 //! Reading order: [`settings`] (what a user asks), [`image_config`] (what the image says), [`user`] (as whom), `rootfs`
-//! (looking into a stranger's root), [`layers`] (unpacked once, shared), `overlay` (one root out of them), `bundle` (what the
-//! runtime is told), [`runtime`] (`runc`, `crun`), [`state`] (containers on disk), `wire`, [`watch`] (the process that
-//! watches a container), [`attach`] (the user's command), [`log`], [`lifecycle`] (stop, remove, clear away), [`exec`].
+//! (looking into a stranger's root), [`layers`] (unpacked once, shared), `runnable` (one platform's image), `overlay` (one
+//! root out of its layers), `bundle` and `compose` (what the runtime is told), [`runtime`] (`runc`, `crun`), [`state`]
+//! (containers on disk), `wire`, [`watch`] (the process that watches a container), [`attach`] (the user's command), [`log`],
+//! [`lifecycle`] (stop, remove, clear away), [`exec`]; and [`containerd`], where another program does all that.
 //!
 //! The command that the user typed starts a watcher: the same program, on its own. It mounts the container's root in a
 //! mount namespace of its own, has the runtime start the command, waits for it and clears everything away. Dies the command
@@ -12,6 +13,8 @@
 
 pub mod attach;
 mod bundle;
+mod compose;
+pub mod containerd;
 mod error;
 pub mod exec;
 pub mod image_config;
@@ -20,6 +23,7 @@ pub mod lifecycle;
 pub mod log;
 mod overlay;
 mod rootfs;
+pub(crate) mod runnable;
 pub mod runtime;
 pub mod settings;
 pub mod state;
@@ -28,4 +32,4 @@ pub mod user;
 pub mod watch;
 mod wire;
 
-pub use self::error::RunError;
+pub use self::{error::RunError, runnable::RunnableError};

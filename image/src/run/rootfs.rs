@@ -1,4 +1,4 @@
-//! Looks into a root that a stranger made, and never out of it.
+//! Looks into a root that a stranger made, or puts a file there, and never reaches out of it.
 //!
 //! Imports nothing of this crate. Every path is resolved by the kernel as if the root were `/`
 //! (`openat2`, `RESOLVE_IN_ROOT`); devices and pipes are never read.
@@ -49,6 +49,31 @@ impl Rootfs {
         let mut bytes = Vec::new();
         File::from(self.open_in(path, flags)?).take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Puts a file that everybody may read in the place of whatever file or link has its path, `/etc/hosts` for instance,
+    /// and makes the directory that it lies in.
+    pub(crate) fn replace(&self, path: &str, text: &str) -> io::Result<()> {
+        let invalid = || io::Error::from(io::ErrorKind::InvalidFilename);
+        let (directory, name) = path.rsplit_once('/').filter(|(_, name)| !name.is_empty()).ok_or_else(invalid)?;
+        let relative = directory.trim_start_matches('/');
+        if !relative.is_empty() {
+            match rustix::fs::mkdirat(&self.0, relative, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let inside = format!("/{relative}");
+        let place = self.open_in(&inside, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)?;
+        match rustix::fs::unlinkat(&place, name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o644);
+        let file = rustix::fs::openat(&place, name, flags, mode)?;
+        rustix::fs::fchmod(&file, mode)?;
+        io::Write::write_all(&mut File::from(file), text.as_bytes())
     }
 
     /// Where a working directory really lies, without any link on the way. What does not exist yet is left for the
@@ -135,6 +160,30 @@ mod tests {
         let made = rustix::fs::mknodat(rustix::fs::CWD, path("etc/pipe"), FileType::Fifo, Mode::RUSR, 0);
         made.expect("a pipe");
         assert_eq!(rootfs.read("/etc/pipe").expect("reads"), b"", "a pipe would be waited for");
+    }
+
+    #[test]
+    fn a14_a_file_is_put_inside_and_through_no_link() {
+        let (folder, rootfs) = root();
+        let path = |name: &str| folder.path().join(name);
+        let outside = tempfile::tempdir().expect("a directory");
+        fs::write(outside.path().join("file"), "outside").expect("written");
+        symlink(outside.path().join("file"), path("etc/hosts")).expect("linked");
+        rootfs.replace("/etc/hosts", "inside").expect("put");
+        assert_eq!(fs::read_to_string(path("etc/hosts")).expect("read"), "inside");
+        assert!(path("etc/hosts").symlink_metadata().expect("there").is_file());
+        fs::remove_dir_all(path("etc")).expect("removed");
+        rootfs.replace("/etc/hosts", "anew").expect("put");
+        assert_eq!(fs::read_to_string(path("etc/hosts")).expect("read"), "anew");
+        // The directory is a link out of the root: it leads nowhere, or back into the root.
+        fs::remove_dir_all(path("etc")).expect("removed");
+        symlink(outside.path(), path("etc")).expect("linked");
+        assert!(rootfs.replace("/etc/hosts", "x").is_err());
+        fs::remove_file(path("etc")).expect("removed");
+        symlink("../../../app", path("etc")).expect("linked");
+        rootfs.replace("/etc/hosts", "back").expect("put");
+        assert_eq!(fs::read_to_string(path("app/hosts")).expect("read"), "back");
+        assert_eq!(fs::read_dir(outside.path()).expect("listed").count(), 1, "nothing came out");
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub(crate) const LOG: &str = "runtime.log";
 /// Where it keeps what it knows about the container.
 const ROOT: &str = "runtime";
 /// What runc says before it says why.
-const BEFORE_THE_REASON: [&str; 3] = ["runc run failed: ", "exec failed: ", "unable to start container process: "];
+const BEFORE_THE_REASON: [&str; 4] =
+    ["runc run failed: ", "runc create failed: ", "exec failed: ", "unable to start container process: "];
 /// Longest log that is read back, in bytes: a few lines.
 const MAX_LOG_BYTES: u64 = 64 << 10;
 
@@ -94,11 +95,15 @@ fn last_error(log: &str) -> Option<String> {
     let message = |line: &str| {
         let value: serde_json::Value = serde_json::from_str(line).ok()?;
         let is_error = matches!(value["level"].as_str(), Some("error" | "fatal"));
-        let text = value["msg"].as_str()?.trim();
-        let text = BEFORE_THE_REASON.iter().fold(text, |text, before| text.strip_prefix(before).unwrap_or(text));
+        let text = reason(value["msg"].as_str()?.trim());
         (is_error && !text.is_empty()).then(|| text.to_owned())
     };
     log.lines().rev().find_map(message)
+}
+
+/// What a runtime says, without what it says before it says why.
+pub(crate) fn reason(text: &str) -> &str {
+    BEFORE_THE_REASON.iter().fold(text, |text, before| text.strip_prefix(before).unwrap_or(text))
 }
 
 /// What a shell would exit with where a command cannot be run for the reason that a runtime gives: 127 when it is not

@@ -304,7 +304,8 @@ fn is_id(text: &str) -> bool {
     text.len() == ID_BYTES * 2 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn random_id() -> io::Result<String> {
+/// An identifier that nobody else has.
+pub(crate) fn random_id() -> io::Result<String> {
     let mut bytes = [0; ID_BYTES];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

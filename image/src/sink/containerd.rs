@@ -11,21 +11,20 @@ use crate::{
     containerd::Containerd,
     event::BlobKind,
     oci::{Descriptor, media},
-    reference::Name,
     services::Services,
 };
 
 /// An image that is being written to containerd.
 pub(super) struct ContainerdSink {
     client: Containerd,
-    name: Name,
+    name: String,
     runtime: Handle,
     is_released: bool,
 }
 
 impl ContainerdSink {
-    /// Connects, and makes a lease.
-    pub(super) fn open(name: Name, services: &Services, runtime: &Handle) -> Result<Self, SinkError> {
+    /// Connects, and makes a lease. `name` is what containerd will call the image.
+    pub(super) fn open(name: String, services: &Services, runtime: &Handle) -> Result<Self, SinkError> {
         let connecting = async {
             let client = Containerd::connect(&services.containerd, &services.containerd_namespace).await?;
             client.leased().await
@@ -57,8 +56,7 @@ impl Sink for ContainerdSink {
 
     fn finish(mut self: Box<Self>, image: &Image<'_>) -> Result<Descriptor, SinkError> {
         let top = image.top();
-        let name = self.name.without_digest().to_string();
-        self.runtime.block_on(self.client.show(&name, &top)).map_err(Box::new)?;
+        self.runtime.block_on(self.client.show(&self.name, &top)).map_err(Box::new)?;
         self.is_released = self.runtime.block_on(self.client.release()).is_ok();
         Ok(top)
     }

@@ -27,7 +27,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     blobs::Body,
-    containerd::ContainerdError,
+    containerd::{ContainerdError, image_name},
     engine::{Engine, EngineError},
     location::{Format, Location, Place},
     oci::{Descriptor, DescriptorError, Digest, DocumentError, descriptor},
@@ -145,7 +145,11 @@ fn service(
     let name = || image.parse::<Name>().map_err(|_| SinkError::Name { name: image.to_owned() });
     match format {
         Format::Docker => Ok(Box::new(registry::RegistrySink::open(name()?, services, known, runtime)?)),
-        Format::Containerd => Ok(Box::new(containerd::ContainerdSink::open(name()?, services, runtime)?)),
+        Format::Containerd => {
+            let name = image.parse().ok().and_then(|reference| image_name(&reference));
+            let name = name.ok_or_else(|| SinkError::Name { name: image.to_owned() })?;
+            Ok(Box::new(containerd::ContainerdSink::open(name, services, runtime)?))
+        }
         Format::DockerDaemon => {
             let engine = Engine::docker(services, runtime).map_err(Box::new)?;
             Ok(Box::new(engine::EngineSink::new(engine, name()?)))

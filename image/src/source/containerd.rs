@@ -11,9 +11,9 @@ use tokio::runtime::Handle;
 use super::{Listed, Source, SourceError, WholeLayout};
 use crate::{
     blobs::Content,
-    containerd::{Containerd, ContainerdError, Reading},
+    containerd::{Containerd, ContainerdError, Reading, image_name},
     oci::Descriptor,
-    reference::Name,
+    reference::Reference,
     services::Services,
 };
 
@@ -25,19 +25,27 @@ pub(super) struct ContainerdSource {
 }
 
 impl ContainerdSource {
-    /// Finds the image that `name` names.
-    pub(super) fn open(name: &Name, services: &Services, runtime: &Handle) -> Result<Self, SourceError> {
+    /// Finds the image that `reference` names.
+    pub(super) fn open(reference: &Reference, services: &Services, runtime: &Handle) -> Result<Self, SourceError> {
+        let name = match reference {
+            // Kubernetes has them with their digests.
+            Reference::Name(name) => name.to_string(),
+            other => image_name(other).ok_or_else(|| SourceError::Name { name: other.to_string() })?,
+        };
         let finding = async {
             let client = Containerd::connect(&services.containerd, &services.containerd_namespace).await?;
-            let top = client.image(&name.to_string()).await?;
+            let top = client.image(&name).await?;
             Ok((client, top))
         };
         let (client, top) = runtime.block_on(finding).map_err(Box::<ContainerdError>::new)?;
         let Some(descriptor) = top else {
             let place = format!("containerd, namespace `{}`", services.containerd_namespace.escape_debug());
-            return Err(SourceError::NotThere { name: name.to_string(), place });
+            return Err(SourceError::NotThere { name, place });
         };
-        let called = name.tag.is_some().then(|| name.without_digest());
+        let called = match reference {
+            Reference::Name(name) if name.tag.is_some() => Some(name.without_digest()),
+            _ => None,
+        };
         Ok(Self { client, runtime: runtime.clone(), images: vec![Listed { descriptor, called }] })
     }
 }

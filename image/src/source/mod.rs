@@ -229,7 +229,10 @@ fn service(
     let name = || image.parse::<Name>().map_err(|_| SourceError::Name { name: image.to_owned() });
     match format {
         Format::Docker => Ok(Box::new(registry::RegistrySource::open(&name()?, services, runtime)?)),
-        Format::Containerd => Ok(Box::new(containerd::ContainerdSource::open(&name()?, services, runtime)?)),
+        Format::Containerd => {
+            let reference = image.parse().map_err(|_| SourceError::Name { name: image.to_owned() })?;
+            Ok(Box::new(containerd::ContainerdSource::open(&reference, services, runtime)?))
+        }
         Format::DockerDaemon => from_engine(&Engine::docker(services, runtime).map_err(Box::new)?, image, spool),
         Format::ContainersStorage => from_engine(&Engine::podman(services, runtime).map_err(Box::new)?, image, spool),
         Format::Oci | Format::OciArchive | Format::DockerArchive => Err(SourceError::NoStream),

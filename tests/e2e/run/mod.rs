@@ -7,15 +7,11 @@ mod process;
 mod terminal;
 
 use serde_json::Value;
-use shipfs_tests::program::{self, Running, shipfs};
+use shipfs_tests::program::{self, PATIENCE, Running, shipfs, wait_until};
 use shipfs_tests::runnable;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-/// Longest time that anything here may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A repository with an image in it.
 struct Lab {
@@ -128,14 +124,6 @@ fn processes(text: &str) -> Vec<u32> {
         }
     }
     found
-}
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "{what}: not in time");
-        std::thread::yield_now();
-    }
 }
 
 fn signal(pid: u32, signal: rustix::process::Signal) {

@@ -7,6 +7,8 @@
 mod defaults;
 mod seccomp;
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -19,7 +21,6 @@ pub(crate) use defaults::{CapabilityError, capabilities};
 /// Everything that a bundle is made of.
 #[derive(Debug)]
 pub(crate) struct Bundle<'b> {
-    pub(crate) id: &'b str,
     pub(crate) settings: &'b Settings,
     pub(crate) words: Vec<String>,
     pub(crate) environment: Vec<String>,
@@ -29,14 +30,24 @@ pub(crate) struct Bundle<'b> {
     pub(crate) hostname: String,
     /// Names of the capabilities it has.
     pub(crate) capabilities: Vec<String>,
-    /// Files of the host that appear in `/etc`: where they lie, what they are called.
-    pub(crate) files: Vec<(String, &'static str)>,
-    /// Rows and columns of the user's terminal.
-    pub(crate) size: Option<(u16, u16)>,
+    pub(crate) surroundings: Surroundings,
     /// Whether resources can be limited.
     pub(crate) has_cgroups: bool,
     /// When not run by root: the numbers of the user and the group that are root inside.
     pub(crate) rootless: Option<(u32, u32)>,
+}
+
+/// What a container finds around it, which neither its image nor its user decides.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Surroundings {
+    /// Files of the host that appear in `/etc`: where they lie, what they are called.
+    pub(crate) files: Vec<(String, &'static str)>,
+    /// Its cgroup, where there are any.
+    pub(crate) cgroup: String,
+    /// Rows and columns of the user's terminal.
+    pub(crate) size: Option<(u16, u16)>,
+    /// What other programs want to find written.
+    pub(crate) annotations: BTreeMap<&'static str, &'static str>,
 }
 
 impl Bundle<'_> {
@@ -49,7 +60,7 @@ impl Bundle<'_> {
             "readonlyPaths": defaults::READ_ONLY_PATHS,
         });
         if self.has_cgroups {
-            linux["cgroupsPath"] = json!(format!("/shipfs/{}", self.id));
+            linux["cgroupsPath"] = json!(self.surroundings.cgroup);
             linux["resources"] = resources(&settings.limits);
         }
         if !settings.any_system_call {
@@ -59,7 +70,7 @@ impl Bundle<'_> {
             linux["uidMappings"] = json!([{"containerID": 0, "hostID": uid, "size": 1}]);
             linux["gidMappings"] = json!([{"containerID": 0, "hostID": gid, "size": 1}]);
         }
-        let value = json!({
+        let mut value = json!({
             "ociVersion": "1.0.2",
             "process": self.process(),
             "root": {"path": super::overlay::ROOT, "readonly": settings.read_only},
@@ -67,6 +78,9 @@ impl Bundle<'_> {
             "mounts": self.mounts(),
             "linux": linux,
         });
+        if !self.surroundings.annotations.is_empty() {
+            value["annotations"] = json!(self.surroundings.annotations);
+        }
         value.to_string().into_bytes()
     }
 
@@ -80,7 +94,7 @@ impl Bundle<'_> {
             // One user's own namespace has no other groups.
             process["user"]["additionalGids"] = json!([]);
         }
-        if let Some((rows, columns)) = self.size.filter(|_| settings.terminal) {
+        if let Some((rows, columns)) = self.surroundings.size.filter(|_| settings.terminal) {
             process["consoleSize"] = json!({"height": rows, "width": columns});
         }
         process
@@ -106,7 +120,7 @@ impl Bundle<'_> {
         let mut mounts = defaults::mounts(self.has_cgroups, self.rootless.is_some());
         let is_taken = |path: &str| self.settings.mounts.iter().any(|mount| mount.target() == path);
         mounts.retain(|mount| !mount["destination"].as_str().is_some_and(is_taken));
-        for (source, target) in self.files.iter().filter(|(_, target)| !is_taken(target)) {
+        for (source, target) in &self.surroundings.files {
             mounts.push(json!({
                 "destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", "rw"],
             }));

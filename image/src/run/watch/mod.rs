@@ -34,6 +34,8 @@ const PID: &str = "pid";
 const SIGNALLED: i32 = 128;
 /// Requests to end after which a container is ended for good: a user who presses Ctrl-C so often means it.
 const PATIENCE: usize = 3;
+/// The number of SIGKILL.
+pub(crate) const KILL: i32 = Signal::KILL.as_raw();
 /// Time for the runtime to hand over a terminal once it says that all is well.
 const TERMINAL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -58,6 +60,18 @@ pub fn watch() -> Result<(), RunError> {
     // Nobody may be there to hear it.
     let _ = link.send(&message, &[]);
     Ok(())
+}
+
+/// How often a user asked a container to end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Insistence(usize);
+
+impl Insistence {
+    /// The signal to send when the user sends this one: the one that nothing withstands, for a user who means it.
+    pub(crate) fn signal(&mut self, number: i32) -> i32 {
+        self.0 += usize::from(number == Signal::INT.as_raw() || number == Signal::TERM.as_raw());
+        if self.0 >= PATIENCE { KILL } else { number }
+    }
 }
 
 struct Watched {
@@ -165,7 +179,7 @@ impl Watched {
     fn listen(&mut self, link: &Arc<Link>, process: &Arc<Mutex<Option<OwnedFd>>>, detached: bool) {
         let (link, process, saved) = (Arc::clone(link), Arc::clone(process), self.saved.take());
         std::thread::spawn(move || {
-            let mut asked = 0;
+            let mut insistence = Insistence::default();
             loop {
                 let number = match link.receive() {
                     Ok(Some((Message::Signal { number }, _))) => number,
@@ -178,9 +192,8 @@ impl Watched {
                         return;
                     }
                 };
-                let Some(number) = Signal::from_named_raw(number) else { continue };
-                asked += usize::from(number == Signal::INT || number == Signal::TERM);
-                signal(&process, if asked >= PATIENCE { Signal::KILL } else { number });
+                let Some(number) = Signal::from_named_raw(insistence.signal(number)) else { continue };
+                signal(&process, number);
             }
         });
     }
