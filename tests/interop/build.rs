@@ -1,11 +1,15 @@
-//! `shipfs build` with the builders of others: buildah, podman, BuildKit.
+//! `shipfs build` with the builders of others: buildah, podman, BuildKit, nerdctl, Docker with buildx.
 
+use shipfs_tests::engines::{Containerd, DOCKERD, Docker};
 use shipfs_tests::peers;
 use shipfs_tests::program::{self, Running, shipfs, tool};
 use shipfs_tests::runnable;
 use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
+
+/// What the image prints that is built.
+const BUILT: &str = "built\nkept\nof the context\n";
 
 /// A repository with the busybox image, and a directory to build from.
 struct Yard {
@@ -62,12 +66,35 @@ impl Yard {
         assert!(cid.starts_with("baf") && cid.lines().count() == 1, "{cid}");
         for image in [&cid, "built:1"] {
             let text = program::run(shipfs(&repository).args(["run", "--rm", image]));
-            assert_eq!(text, "built\nkept\nof the context\n");
+            assert_eq!(text, BUILT);
         }
         assert_eq!(std::fs::read(self.path("context/Dockerfile")).expect("a Dockerfile"), before, "it is the user's");
         let left: Vec<_> =
             std::fs::read_dir(&repository).expect("listed").flatten().map(|entry| entry.file_name()).collect();
         assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(".build")), "{left:?}");
+    }
+
+    /// Builds without pushing: the image stays where the builder keeps it, under this name.
+    fn build_for(&self, with: &Path, name: &str, set: impl FnOnce(&mut Command)) {
+        let mut command = shipfs(&self.path("repository"));
+        command.args(["--offline", "build", "--registry", "127.0.0.1:1", "--tag", name, "--with"]).arg(with);
+        command.arg(self.path("context")).env("HOME", self.folder.path());
+        set(&mut command);
+        program::run(&mut command);
+    }
+
+    /// A BuildKit without any containerd; where it is.
+    fn buildkit(&self, daemon: &Path) -> (Running, String) {
+        let address = format!("unix://{}", self.path("buildkit.sock").display());
+        let settings = format!(
+            "root = \"{}\"\n[grpc]\naddress = [\"{address}\"]\n[worker.oci]\nenabled = true\nbinary = \"runc\"\n\
+             networkMode = \"host\"\nsnapshotter = \"native\"\n[worker.containerd]\nenabled = false\n",
+            self.path("buildkit").display()
+        );
+        std::fs::write(self.path("buildkit.toml"), settings).expect("written");
+        let mut command = Command::new(daemon);
+        command.arg("--config").arg(self.path("buildkit.toml"));
+        (Running::start(&mut command, "running server").expect("BuildKit starts").0, address)
     }
 
     /// Storage and settings of podman and buildah of this test's own.
@@ -109,17 +136,64 @@ fn interop_buildkit_builds_from_a_cid() {
     let (Some(daemon), Some(client)) = (peers::program(test, "buildkitd"), peers::program(test, "buildctl")) else {
         return;
     };
-    let address = format!("unix://{}", yard.path("buildkit.sock").display());
-    let settings = format!(
-        "root = \"{}\"\n[grpc]\naddress = [\"{address}\"]\n[worker.oci]\nenabled = true\nbinary = \"runc\"\n\
-         networkMode = \"host\"\nsnapshotter = \"native\"\n[worker.containerd]\nenabled = false\n",
-        yard.path("buildkit").display()
-    );
-    std::fs::write(yard.path("buildkit.toml"), settings).expect("written");
-    let mut command = Command::new(daemon);
-    command.arg("--config").arg(yard.path("buildkit.toml"));
-    let (_daemon, _) = Running::start(&mut command, "running server").expect("BuildKit starts");
+    let (_daemon, address) = yard.buildkit(&daemon);
     yard.build(&client, &[], |command| {
         command.env("BUILDKIT_HOST", &address);
     });
+}
+
+#[test]
+fn interop_nerdctl_builds_from_a_cid() {
+    let test = "interop_nerdctl_builds_from_a_cid";
+    let Some(yard) = Yard::new(test).filter(|_| tool(test, "containerd")) else { return };
+    let (Some(daemon), Some(nerdctl)) = (peers::program(test, "buildkitd"), peers::program(test, "nerdctl")) else {
+        return;
+    };
+    let (_daemon, address) = yard.buildkit(&daemon);
+    let containerd = Containerd::start(&yard.path("containerd"));
+    // It calls buildctl.
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", peers::folder().join("bin").display());
+    let set = |command: &mut Command| {
+        command.env("BUILDKIT_HOST", &address).env("CONTAINERD_ADDRESS", &containerd.socket);
+        command.env("PATH", &path);
+    };
+    yard.build(&nerdctl, &[], set);
+    // Without a push, the image is containerd's.
+    yard.build_for(&nerdctl, "app:1", set);
+    assert!(containerd.ctr(&["images", "ls", "-q"]).contains("docker.io/library/app:1"));
+    let shown = containerd.ctr(&["run", "--rm", "docker.io/library/app:1", &format!("built-{}", std::process::id())]);
+    assert_eq!(shown, BUILT.trim());
+}
+
+#[test]
+fn interop_buildx_builds_from_a_cid() {
+    let test = "interop_buildx_builds_from_a_cid";
+    let Some(yard) = Yard::new(test).filter(|_| tool(test, "docker") && tool(test, "dockerd")) else { return };
+    let (Some(daemon), Some(buildx)) = (peers::program(test, "buildkitd"), peers::program(test, "buildx")) else {
+        return;
+    };
+    let Some(newer) = peers::program(test, "dockerd26") else { return };
+    let plugins = yard.path(".docker/cli-plugins");
+    std::fs::create_dir_all(&plugins).expect("made");
+    std::os::unix::fs::symlink(buildx, plugins.join("docker-buildx")).expect("linked");
+    let docker = Path::new("/usr/bin/docker");
+    // By the builder that lies in the daemon: it keeps what it builds, and nobody else writes it out.
+    for (engine, folder) in [(Path::new(DOCKERD), "docker"), (&newer, "newer")] {
+        let engine = Docker::on_loopback(engine, &yard.path(folder));
+        let set = |command: &mut Command| {
+            command.env("DOCKER_HOST", engine.address());
+        };
+        yard.build(docker, &["--", "--network=none"], set);
+        yard.build_for(docker, "app:1", |command| {
+            set(command.arg("--").arg("--network=none"));
+        });
+        let shown = engine.docker(&["run", "--rm", "--network=none", "app:1"]);
+        assert_eq!(shown, BUILT.trim());
+    }
+    // By a BuildKit of its own, which writes archives.
+    let (_daemon, address) = yard.buildkit(&daemon);
+    let mut create = Command::new(docker);
+    create.env("HOME", yard.folder.path()).args(["buildx", "create", "--name", "own", "--driver", "remote"]);
+    program::run(create.arg(&address));
+    yard.build(docker, &["--", "--builder", "own"], |_| {});
 }

@@ -5,7 +5,7 @@
 //! and stores of their own, and talk to the registry on loopback and to nobody else.
 
 use super::registry::keep;
-use shipfs_tests::engines::{Containerd, Docker};
+use shipfs_tests::engines::{Containerd, DOCKERD, Docker};
 use shipfs_tests::http;
 use shipfs_tests::multi_arch::{self, GREETING, PROGRAM};
 use shipfs_tests::peers;
@@ -198,7 +198,7 @@ fn nerdctl(bench: &Bench, folder: &Path) -> Row {
 
 fn docker(bench: &Bench) -> Row {
     let room = bench.room("docker");
-    let daemon = Docker::on_loopback(&room);
+    let daemon = Docker::on_loopback(Path::new(DOCKERD), &room);
     let docker = |arguments: &[&str]| daemon.docker(arguments);
     docker(&["pull", "--quiet", &bench.image()]);
     let ran = docker(&["run", "--rm", "--network", "none", &bench.image()]);

@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 
 use crate::program::{Running, run};
 
+/// Debian's Docker daemon.
+pub const DOCKERD: &str = "/usr/sbin/dockerd";
 /// Where Debian's programs lie.
 const SYSTEM_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -119,7 +121,7 @@ impl Docker {
     /// # Panics
     /// When it does not start.
     pub fn start(folder: &Path) -> Self {
-        Self::without_network(Path::new("/usr/sbin/dockerd"), "overlay2", folder)
+        Self::without_network(Path::new(DOCKERD), "overlay2", folder)
     }
 
     /// Starts a daemon without any network, which stores layers in this way.
@@ -132,12 +134,13 @@ impl Docker {
         Self::begin(command, storage, folder)
     }
 
-    /// Starts Debian's on loopback, where a registry may be; its files lie in `folder`.
+    /// Starts a daemon on loopback, where a registry may be; its files lie in `folder`.
     ///
     /// # Panics
     /// When it does not start.
-    pub fn on_loopback(folder: &Path) -> Self {
-        Self::begin(bare(Path::new("/usr/sbin/dockerd"), Path::new("/usr/sbin"), folder), "vfs", folder)
+    pub fn on_loopback(program: &Path, folder: &Path) -> Self {
+        fs::create_dir_all(folder).expect("a folder");
+        Self::begin(bare(program, Path::new("/usr/sbin"), folder), "vfs", folder)
     }
 
     fn begin(mut command: Command, storage: &str, folder: &Path) -> Self {

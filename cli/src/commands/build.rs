@@ -12,7 +12,7 @@ use shipfs_image::{
         dockerfile,
     },
     control::{Failure, FailureKind, PlatformChoice, Push, Reply, Request, Source},
-    location::{Format, Location, Place},
+    location::{Location, Place},
     names::Shape,
     reference::Reference,
 };
@@ -98,6 +98,7 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
         Failure::new(FailureKind::NotFound, format!("no builder was found that answers: looked for {looked_for}"))
             .hint("install buildah, or name another one with --with")
     })?;
+    let builder = builder.settled(&args.rest);
     if builder.keeps_nothing() && args.push.is_none() {
         let message = "buildctl keeps no images: what it builds would be lost";
         return Err(Failure::new(FailureKind::Usage, message).hint("--push ipfs:// takes it into the repository"));
@@ -149,7 +150,7 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
     let Some(name) = args.push else { return Ok(()) };
     let name = if name.is_empty() { args.tags.into_iter().next() } else { Some(name) };
     let archive =
-        Location { format: Format::OciArchive, place: Place::Path(folder.path().join("image.tar")), image: None };
+        Location { format: builder.archive_format(), place: Place::Path(folder.path().join("image.tar")), image: None };
     let push = Push { source: Source::Place(archive), name, shape: Shape::Descriptor, platforms: PlatformChoice::All };
     let reply = context.call(Request::Push(push)).await?;
     context.show(&reply)?;

@@ -1,6 +1,6 @@
 //! The programs that build images, and what each is told.
 //!
-//! Imports nothing of this crate. Pure but for looking whether a program is there and answers: it gives command lines, and
+//! Imports the words for places. Pure but for looking whether a program is there and answers: it gives command lines, and
 //! whoever has them runs them.
 
 use std::{
@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
+
+use crate::location::Format;
 
 /// A kind of builder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Builder {
     /// What it is.
     pub kind: Kind,
     program: PathBuf,
+    /// Whether it keeps what it builds in a store of its own, and has to be asked for it afterwards.
+    stores: bool,
 }
 
 /// What is to be built, in words that every builder has some of its own for.
@@ -79,11 +83,27 @@ impl Builder {
             let file = Path::new(named).file_name()?.to_str()?;
             let (_, kind, _) = known(file)?;
             let program = if named.contains('/') { Some(PathBuf::from(named)) } else { on_path(named) };
-            return program.map(|program| Self { kind: *kind, program });
+            return program.map(|program| Self::new(*kind, program));
         }
-        let all = KNOWN.iter().filter_map(|(_, kind, program)| Some(Self { kind: *kind, program: on_path(program)? }));
+        let all = KNOWN.iter().filter_map(|(_, kind, program)| Some(Self::new(*kind, on_path(program)?)));
         let mut all = all.filter(Self::answers);
         all.next()
+    }
+
+    fn new(kind: Kind, program: PathBuf) -> Self {
+        Self { kind, program, stores: matches!(kind, Kind::Buildah | Kind::Podman) }
+    }
+
+    /// Asks how it builds, where that is not always the same: Docker's own builder, unlike others that buildx has, writes
+    /// no archives. `rest` are the words that it is told besides.
+    pub fn settled(mut self, rest: &[String]) -> Self {
+        if self.kind == Kind::Buildx {
+            let mut command = Command::new(&self.program);
+            command.args(["buildx", "inspect"]).args(named_builder(rest)).stdin(Stdio::null()).stderr(Stdio::null());
+            let text = command.output().map(|output| output.stdout).unwrap_or_default();
+            self.stores = is_dockers_own(&String::from_utf8_lossy(&text));
+        }
+        self
     }
 
     /// Whether it can build now: some need a daemon.
@@ -153,12 +173,12 @@ impl Builder {
             words.push("--no-cache".into());
         }
         match (self.kind, output) {
-            (Kind::Buildx | Kind::Nerdctl, Some(output)) => words.extend(["--output".into(), output]),
-            (Kind::Buildx, None) => words.push("--load".into()),
-            (Kind::Buildah | Kind::Podman, Some(_)) => {
-                words.extend(["--iidfile".into(), plan.identifier.clone().into_os_string()]);
-            }
-            _ => {}
+            (_, Some(_)) if self.stores => words.extend(["--iidfile".into(), plan.identifier.clone().into_os_string()]),
+            (_, Some(output)) => words.extend(["--output".into(), output]),
+            (_, None) => {}
+        }
+        if self.kind == Kind::Buildx && (self.stores || plan.archive.is_none()) {
+            words.push("--load".into());
         }
         words.extend(plan.rest.iter().map(OsString::from));
         words.push(plan.context.clone().into_os_string());
@@ -171,6 +191,7 @@ impl Builder {
         let mut command = Command::new(&self.program);
         match self.kind {
             Kind::Buildah => command.args(["push", "--quiet", identifier]).arg(joined("oci-archive:", archive)),
+            Kind::Buildx if self.stores => command.args(["save", "--output"]).arg(archive).arg(identifier),
             Kind::Podman => {
                 command.args(["save", "--quiet", "--format", "oci-archive", "--output"]).arg(archive).arg(identifier)
             }
@@ -179,10 +200,27 @@ impl Builder {
         Some(command)
     }
 
+    /// How the archive is written.
+    pub fn archive_format(&self) -> Format {
+        if self.kind == Kind::Buildx && self.stores { Format::DockerArchive } else { Format::OciArchive }
+    }
+
     /// Whether it must be told that a registry speaks without TLS: the others know that of this host's own.
     pub fn wants_registries_file(&self) -> bool {
         matches!(self.kind, Kind::Buildah | Kind::Podman)
     }
+}
+
+/// The name of the builder that buildx is told to use, if it is told.
+fn named_builder(rest: &[String]) -> Option<&str> {
+    let at = rest.iter().position(|word| word == "--builder" || word.starts_with("--builder="))?;
+    rest[at].strip_prefix("--builder=").or_else(|| rest.get(at + 1).map(String::as_str))
+}
+
+/// Whether buildx says that a builder is the one that lies in the Docker daemon.
+fn is_dockers_own(inspected: &str) -> bool {
+    let driver = inspected.lines().find_map(|line| line.strip_prefix("Driver:"));
+    driver.is_none_or(|driver| driver.trim() == "docker")
 }
 
 /// What a file of registries has to say besides about one that speaks without TLS.
@@ -213,7 +251,11 @@ mod tests {
             identifier: "/t/id".into(),
             rest: vec!["--ssh=default".into()],
         };
-        let words = Builder { kind, program: "x".into() }.words(&plan);
+        told(&Builder::new(kind, "x".into()), &plan)
+    }
+
+    fn told(builder: &Builder, plan: &Plan) -> String {
+        let words = builder.words(plan);
         words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 
@@ -233,6 +275,24 @@ mod tests {
              --opt build-arg:A=1 --opt platform=linux/arm64 --opt target=stage --no-cache \
              --output type=oci,dest=/o --ssh=default"
         );
+    }
+
+    #[test]
+    fn dockers_own_builder_is_asked_for_what_it_built() {
+        let plan = Plan { archive: Some("/o".into()), identifier: "/t/id".into(), ..Plan::default() };
+        let own = Builder { stores: true, ..Builder::new(Kind::Buildx, "docker".into()) };
+        assert!(told(&own, &plan).contains("--iidfile /t/id --load"), "{}", told(&own, &plan));
+        let save = own.write(&plan, "sha256:abc").expect("a command");
+        assert_eq!(save.get_args().collect::<Vec<_>>(), ["save", "--output", "/o", "sha256:abc"]);
+        assert_eq!(own.archive_format(), Format::DockerArchive);
+        let other = Builder::new(Kind::Buildx, "docker".into());
+        assert!(told(&other, &plan).contains("--output type=oci,dest=/o"), "{}", told(&other, &plan));
+        assert!(other.write(&plan, "").is_none() && other.archive_format() == Format::OciArchive);
+        assert!(is_dockers_own("Name:   default\nDriver: docker\n") && is_dockers_own(""));
+        assert!(!is_dockers_own("Name: r\nDriver:        docker-container\n"));
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert_eq!(named_builder(&words(&["--ssh=x", "--builder", "r"])), Some("r"));
+        assert_eq!((named_builder(&words(&["--builder=r"])), named_builder(&words(&["-q"]))), (Some("r"), None));
     }
 
     #[test]
