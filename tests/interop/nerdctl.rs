@@ -5,8 +5,9 @@
 use shipfs_tests::engines::Containerd;
 use shipfs_tests::image;
 use shipfs_tests::peers::{Kubo, KuboOptions, program};
-use shipfs_tests::program::{privileged, run, tool};
+use shipfs_tests::program::{privileged, run, shipfs, tool};
 use shipfs_tests::repository::Repository;
+use shipfs_tests::runnable;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -111,7 +112,7 @@ fn privileged_interop_what_nerdctl_pushed_is_pulled_with_the_same_cid() {
     run(&mut peer.online(address, &["pull", &cid]));
     let fed = Repository::new(folder.path().join("fed"));
     let with = |arguments: &[&str]| {
-        let mut command = shipfs_tests::program::shipfs(fed.path());
+        let mut command = shipfs(fed.path());
         run(command.args(["--quiet", "--ipfs-address", &kubo.api()]).args(arguments)).trim().to_owned()
     };
     assert_eq!(with(&["pull", &cid]), cid);
@@ -122,4 +123,52 @@ fn privileged_interop_what_nerdctl_pushed_is_pulled_with_the_same_cid() {
     // containerd drops the manifest that nerdctl rewrote; everything else is there as it came.
     let (theirs, got) = (containerd.content(), image::check_blobs(&out).expect("a layout"));
     assert_eq!(got.iter().filter(|digest| theirs.contains(*digest)).count(), got.len() - 1, "{got:?} {theirs:?}");
+}
+
+/// A layer that was removed and fetched again must not be missing from the next push, whoever pushes.
+#[test]
+fn privileged_interop_an_image_that_was_removed_is_pulled_and_pushed_again() {
+    let test = "privileged_interop_an_image_that_was_removed_is_pulled_and_pushed_again";
+    let Some(nerdctl) = needed(test).filter(|_| tool(test, "busybox")) else { return };
+    let Some(kubo) = Kubo::start(test, KuboOptions::default()) else { return };
+    let folder = TempDir::new().expect("a temporary directory");
+    let giver = Repository::new(folder.path().join("giver"));
+    let layout = runnable::layout(&folder.path().join("layout"), runnable::layers(), &runnable::config());
+    let cid = giver.run(&["push", &layout]);
+    let (_daemon, address) = giver.serve();
+    kubo.ipfs(&["swarm", "connect", &address]);
+    let containerd = Nerdctl::start(&nerdctl);
+    let image = format!("ipfs://{cid}");
+    let own = Repository::new(folder.path().join("own"));
+    let ours = |arguments: &[&str]| {
+        let mut command = own.online(&address, arguments);
+        run(command.env("CONTAINERD_ADDRESS", &containerd.containerd.socket)).trim().to_owned()
+    };
+    for _ in 0..2 {
+        containerd.nerdctl(&kubo, &["pull", &image]);
+        let words = ["run", "--rm", "--net", "none", "--ulimit", "nofile=1024:1024", &image, "echo", "hello"];
+        assert_eq!(containerd.nerdctl(&kubo, &words), "hello\n");
+        // The same image, as containerd has it: nothing is sent to it, nobody is asked.
+        let words = ["--quiet", "--offline", "run", "--containerd", "--rm", &image, "echo", "hello"];
+        let mut run_it = shipfs(&folder.path().join("empty"));
+        assert_eq!(run(run_it.env("CONTAINERD_ADDRESS", &containerd.containerd.socket).args(words)), "hello\n");
+        assert_eq!(ours(&["push", &format!("containerd:{cid}")]), cid);
+        containerd.nerdctl(&kubo, &["rmi", "-f", &image]);
+        ours(&["rmi", &cid]);
+        ours(&["gc"]);
+    }
+    containerd.nerdctl(&kubo, &["pull", &image]);
+    let pushed = containerd.nerdctl(&kubo, &["push", &image]);
+    assert_eq!(pushed.lines().last().map(str::trim), Some(cid.as_str()));
+    containerd.nerdctl(&kubo, &["rmi", "-f", &image]);
+    for _ in 0..2 {
+        assert_eq!(ours(&["pull", &cid]), cid);
+        assert_eq!(ours(&["run", "--rm", &image, "echo", "hello"]), "hello");
+        assert_eq!(ours(&["run", "--containerd", "--rm", &image, "echo", "hello"]), "hello");
+        assert_eq!(ours(&["push", &image]), cid);
+        assert_eq!(ours(&["push", &format!("containerd:{cid}")]), cid);
+        ours(&["rmi", &cid]);
+        ours(&["gc"]);
+        containerd.nerdctl(&kubo, &["rmi", "-f", &image]);
+    }
 }

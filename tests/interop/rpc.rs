@@ -1,9 +1,12 @@
 //! `--ipfs-address`: a Kubo daemon that holds images for us, and fetches them.
 
+use shipfs_tests::engines::Containerd;
 use shipfs_tests::image;
+use shipfs_tests::netns::Lan;
 use shipfs_tests::peers::{Kubo, KuboOptions};
-use shipfs_tests::program::{Running, privileged, run, said, shipfs};
+use shipfs_tests::program::{Running, privileged, run, said, shipfs, tool};
 use shipfs_tests::repository::Repository;
+use shipfs_tests::runnable;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -386,4 +389,47 @@ fn interop_a_verb_that_is_interrupted_leaves_nothing_pinned() {
     assert!(!images.contains("a:1"), "{images}");
     run(&mut push());
     assert_eq!(pins(&kubo).len(), 4);
+}
+
+#[test]
+fn privileged_interop_kubo_on_another_host_holds_what_is_run() {
+    let test = "privileged_interop_kubo_on_another_host_holds_what_is_run";
+    if !privileged(test) || !["runc", "busybox", "containerd", "ctr"].iter().all(|name| tool(test, name)) {
+        return;
+    }
+    let Some(kubo) = Kubo::new(test, KuboOptions::default()) else { return };
+    let lan = Lan::new(3);
+    let api = "/ip4/10.77.0.1/tcp/5001";
+    kubo.ipfs(&["config", "Addresses.API", api]);
+    let mut daemon = lan.on(1, Path::new(kubo.command().get_program()));
+    let (_daemon, _) =
+        Running::start(daemon.env("IPFS_PATH", kubo.repository()).arg("daemon"), "Daemon is ready").expect("it starts");
+    let folder = TempDir::new().expect("a temporary directory");
+    let source = runnable::layout(&folder.path().join("layout"), runnable::layers(), &runnable::config());
+    let containerd = Containerd::start(&folder.path().join("containerd"));
+    // Not by `ip netns exec`, which hides the cgroups that runtimes want.
+    let shipfs_on = |host: usize| {
+        let ours = shipfs(&folder.path().join(format!("repository{host}")));
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", lan.host(host))).arg(ours.get_program()).args(ours.get_args());
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).stdin(Stdio::null());
+        command.env("CONTAINERD_ADDRESS", &containerd.socket).arg("--quiet");
+        command
+    };
+    let on = |host: usize, arguments: &[&str]| {
+        run(shipfs_on(host).arg(format!("--ipfs-address={api}")).args(arguments)).trim().to_owned()
+    };
+    let cid = on(2, &["push", &source]);
+    assert_eq!(own_blobs(&folder.path().join("repository2")), 0, "Kubo has it, and nobody else");
+    assert_eq!(on(3, &["pull", &cid]), cid);
+    assert_eq!(on(3, &["run", "--rm", &format!("ipfs://{cid}"), "echo", "hello"]), "hello");
+    // Without pulling it first, and through to containerd.
+    assert_eq!(on(2, &["run", "--containerd", "--rm", &format!("ipfs://{cid}"), "echo", "hello"]), "hello");
+    assert_eq!(on(2, &["run", "--rm", &cid, "echo", "hello"]), "hello");
+    // What was removed comes again, and goes again.
+    for arguments in [&["rmi", &cid][..], &["gc"]] {
+        run(shipfs_on(3).args(arguments));
+    }
+    assert_eq!(on(3, &["pull", &cid]), cid);
+    assert_eq!(on(3, &["push", &cid]), cid);
 }

@@ -203,7 +203,10 @@ impl Host {
             _ => {
                 let pull = Pull { image: image.clone(), name: None, to: None, platforms: platforms.clone() };
                 let order = Order { request: Request::Pull(pull), options, stream: None };
-                self.about_images(order, events).await?;
+                match order.options.daemon.clone() {
+                    Some(daemon) => foreign::execute(&self.node, &daemon, order, events).await?,
+                    None => self.about_images(order, events).await?,
+                };
             }
         }
         let unpacking = self.unpack().await;
@@ -309,7 +312,10 @@ impl Host {
 impl Holder for Host {
     async fn execute(&self, order: Order, events: &dyn EventSink) -> Result<Reply, Failure> {
         // Boxed: their type alone is more than the compiler can see through.
-        if let Some(daemon) = order.options.daemon.clone() {
+        // What is run is unpacked here, wherever it comes from.
+        if let Some(daemon) = order.options.daemon.clone()
+            && !matches!(order.request, Request::Prepare(_))
+        {
             let working: BoxFuture<'_, _> = Box::pin(foreign::execute(&self.node, &daemon, order, events));
             return working.await;
         }
