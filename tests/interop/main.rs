@@ -21,3 +21,4 @@ mod rpc;
 mod run_containerd;
 mod rust_ipfs;
 mod unpack;
+mod write_layer;

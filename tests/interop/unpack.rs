@@ -17,10 +17,10 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// All but the root, which each tool treats in its own way.
-const INSIDE: Look = Look { owners: true, times: true, xattrs: true, root: false };
+pub(super) const INSIDE: Look = Look { owners: true, times: true, xattrs: true, root: false };
 
 /// Our tree of layers, one above the other.
-fn ours(folder: &Path, layers: &[Vec<u8>]) -> Result<Tree, String> {
+pub(super) fn ours(folder: &Path, layers: &[Vec<u8>]) -> Result<Tree, String> {
     let path = folder.join("ours");
     let _ = fs::remove_dir_all(&path);
     fs::create_dir(&path).expect("a directory");
@@ -35,7 +35,7 @@ fn ours(folder: &Path, layers: &[Vec<u8>]) -> Result<Tree, String> {
 }
 
 /// GNU tar's tree of one archive; `None` when it complains.
-fn gnu_tar(folder: &Path, layer: &[u8]) -> Option<Tree> {
+pub(super) fn gnu_tar(folder: &Path, layer: &[u8]) -> Option<Tree> {
     let (path, blob) = (folder.join("theirs"), folder.join("layer.tar"));
     let _ = fs::remove_dir_all(&path);
     fs::create_dir(&path).expect("a directory");
@@ -47,7 +47,7 @@ fn gnu_tar(folder: &Path, layer: &[u8]) -> Option<Tree> {
 }
 
 /// Without the times of directories: GNU tar sets them when it has left a directory, and again changes it by what comes later.
-fn without_times(mut tree: Tree) -> Tree {
+pub(super) fn without_times(mut tree: Tree) -> Tree {
     for line in tree.values_mut().filter(|line| line.starts_with("directory")) {
         let words: Vec<_> = line.split(' ').enumerate().filter(|(at, _)| *at != 3).map(|(_, word)| word).collect();
         *line = words.join(" ");
@@ -68,7 +68,7 @@ fn image(folder: &Path, layers: &[Vec<u8>]) -> PathBuf {
 }
 
 /// umoci's tree of an image; `None` when it complains.
-fn umoci(folder: &Path, layers: &[Vec<u8>]) -> Option<Tree> {
+pub(super) fn umoci(folder: &Path, layers: &[Vec<u8>]) -> Option<Tree> {
     let (image, path) = (image(folder, layers), folder.join("theirs"));
     let _ = fs::remove_dir_all(&path);
     let mut umoci = Command::new("umoci");
@@ -76,15 +76,33 @@ fn umoci(folder: &Path, layers: &[Vec<u8>]) -> Option<Tree> {
     umoci.output().expect("umoci").status.success().then(|| look(&path, INSIDE).expect("a tree"))
 }
 
+/// containerd's trees of an image, by the snapshotter that it was unpacked with.
+pub(super) fn containerd(folder: &Path, layers: &[Vec<u8>]) -> [(&'static str, Tree); 2] {
+    let containerd = Containerd::start(&folder.join("containerd"));
+    let image = image(folder, layers);
+    let packed = folder.join("image.tar");
+    run(Command::new("tar").arg("-C").arg(&image).arg("-cf").arg(&packed).arg("."));
+    containerd.ctr(&["images", "import", "--no-unpack", &packed.display().to_string()]);
+    ["native", "overlayfs"].map(|snapshotter| {
+        let target = folder.join(snapshotter);
+        fs::create_dir(&target).expect("a directory");
+        let target_text = target.display().to_string();
+        containerd.ctr(&["images", "mount", "--snapshotter", snapshotter, "registry.example/image:1", &target_text]);
+        let theirs = look(&target, INSIDE);
+        run(Command::new("umount").arg(&target));
+        (snapshotter, theirs.expect("a tree"))
+    })
+}
+
 /// Differences, a line each.
-fn differences(ours: &Tree, theirs: &Tree) -> Vec<String> {
+pub(super) fn differences(ours: &Tree, theirs: &Tree) -> Vec<String> {
     let names: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).filter(|name| *name != ".").collect();
     let differing = names.into_iter().filter(|name| ours.get(*name) != theirs.get(*name));
     differing.map(|name| format!("{name}: ours {:?}, theirs {:?}", ours.get(name), theirs.get(name))).collect()
 }
 
 /// Everything that layers of real images have.
-fn ordinary() -> Vec<Item> {
+pub(super) fn ordinary() -> Vec<Item> {
     let long = format!("{}end", "long/".repeat(30));
     let capability = b"\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
     let longs: Vec<_> = long.match_indices('/').map(|(at, _)| directory("x").pax("path", &long[..at])).collect();
@@ -360,20 +378,8 @@ fn interop_a6_containerd_makes_the_same_tree() {
     }
     let folder = TempDir::new().expect("a directory");
     let ours = ours(folder.path(), &layers()).expect("unpacks");
-    let containerd = Containerd::start(&folder.path().join("containerd"));
-    let image = image(folder.path(), &layers());
-    let packed = folder.path().join("image.tar");
-    run(Command::new("tar").arg("-C").arg(&image).arg("-cf").arg(&packed).arg("."));
-    containerd.ctr(&["images", "import", "--no-unpack", &packed.display().to_string()]);
     let mut wrong = Vec::new();
-    for snapshotter in ["native", "overlayfs"] {
-        let target = folder.path().join(snapshotter);
-        fs::create_dir(&target).expect("a directory");
-        let target_text = target.display().to_string();
-        containerd.ctr(&["images", "mount", "--snapshotter", snapshotter, "registry.example/image:1", &target_text]);
-        let theirs = look(&target, INSIDE);
-        run(Command::new("umount").arg(&target));
-        let theirs = theirs.expect("a tree");
+    for (snapshotter, theirs) in containerd(folder.path(), &layers()) {
         wrong.extend(differences(&ours, &theirs).into_iter().map(|line| format!("{snapshotter}: {line}")));
     }
     assert_eq!(wrong, Vec::<String>::new());

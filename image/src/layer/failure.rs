@@ -37,6 +37,9 @@ pub enum Limit {
     /// Too many directories with long names.
     #[error("bytes of directory names")]
     DirectoryNames,
+    /// Too many files with several long names.
+    #[error("bytes of names of files that have several")]
+    LinkNames,
     /// Directories nested too deeply in the target.
     #[error("nested directories")]
     TreeDepth,

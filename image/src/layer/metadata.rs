@@ -29,7 +29,7 @@ pub(super) enum Place<'f> {
 pub(super) type Failure = (&'static str, Errno);
 
 /// Attributes that say how overlays are put together, or whose meaning is this host's alone.
-fn foreign(name: &[u8]) -> bool {
+pub(super) fn is_foreign(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") || name == b"security.selinux"
 }
 
@@ -50,7 +50,7 @@ pub(super) fn apply(
         done.map_err(|error| ("changing its owner", error))?;
     }
     for (name, value) in &entry.xattrs {
-        if foreign(name) {
+        if is_foreign(name) {
             continue;
         }
         match set_xattr(place, name, value) {

@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`options`] (what is allowed), [`decompress`] and `stream` (bytes, on threads of their own, hashed on
 //! the way), `header`, `pax` and `sparse` (what a tar says), [`entry`] (what it means), [`whiteout`], `tree` (one directory, never
-//! left), `metadata`, `apply` with `make` and `hide` (a layer into a directory) and [`place`] (a layer into a store of layers). Imports
-//! [`oci`](crate::oci) for digests and media types.
+//! left), `metadata`, `apply` with `make` and `hide` (a layer into a directory), [`place`] (a layer into a store of layers) and [`write`]
+//! (a directory into a layer). Imports [`oci`](crate::oci) for digests and media types.
 //!
 //! No path of an archive is ever handed to the kernel whole without being confined to the target, no link is followed at
 //! the end of one, and nothing is remembered about the tree but inode numbers. An archive that two readers could
@@ -29,10 +29,12 @@ mod sparse;
 mod stream;
 mod tree;
 pub mod whiteout;
+pub mod write;
 
 pub use self::{
     apply::{Applied, Warning, Warnings, apply},
     failure::{ApplyError, HeaderProblem, Limit, NameProblem, Shown},
     options::{Devices, Limits, Options, Ownership, Whiteouts},
     place::{Staged, stage_layer, sweep, unpack_layer},
+    write::{Changes, WriteError, Written, write_layer},
 };

@@ -4,8 +4,10 @@
 
 use super::failure::NameProblem;
 
-const PREFIX: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
+/// How the name of what hides something begins.
+pub(super) const PREFIX: &[u8] = b".wh.";
+/// What hides everything that lower layers have in its directory.
+pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Names with which AUFS kept its own books, in layers of old; they stand for nothing.
 const AUFS: &[u8] = b".wh..wh.";
 
