@@ -5,7 +5,7 @@
 //! [`containerd`] and [`engine`] (what other programs offer), [`source`] (where images come from), [`plan`] (which blobs an image
 //! consists of), [`link`] (digests to CIDs), [`push`], [`root`] (what a CID turns out to be), [`bring`] (blobs, checked),
 //! [`pull`], [`inspect`], [`names`] (what is kept), [`sink`], [`save`] and [`mod@copy`] (where images go to), [`layer`] and
-//! [`run`] (images as containers), [`build`] (Dockerfiles that name CIDs), [`control`] (the verbs of other processes),
+//! [`run`] (images as containers), [`commit`] (containers as images), [`build`] (Dockerfiles that name CIDs), [`control`] (the verbs of other processes),
 //! [`registry`] (the same behind the protocol of registries).
 //!
 //! The library reads no environment variable and no home directory, and prints nothing.
@@ -13,6 +13,7 @@
 pub mod blobs;
 pub mod bring;
 pub mod build;
+pub mod commit;
 pub mod containerd;
 pub mod control;
 pub mod copy;

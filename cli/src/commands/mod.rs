@@ -2,6 +2,7 @@
 //! result. Nothing is decided here.
 
 mod build;
+mod commit;
 mod completion;
 mod config;
 mod container;
@@ -66,6 +67,7 @@ pub(crate) enum Command {
     Stop(stop::Args),
     Kill(kill::Args),
     Rm(rm::Args),
+    Commit(commit::Args),
     Build(build::Args),
     Gc(gc::Args),
     Verify(verify::Args),
@@ -110,6 +112,7 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Stop(args) => stop::run(args, context).await,
         Command::Kill(args) => kill::run(args, context).await,
         Command::Rm(args) => rm::run(args, context).await,
+        Command::Commit(args) => commit::run(args, context).await,
         Command::Cp(args) => cp::run(args, context).await,
         Command::Login(args) => login::run(args, context).await,
         Command::Logout(args) => logout::run(&args, context),

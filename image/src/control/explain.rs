@@ -19,6 +19,7 @@ use super::{Failure, FailureKind, local::NOBODY};
 use crate::{
     blobs::BlobsError,
     bring::BringError,
+    commit::CommitError,
     containerd::ContainerdError,
     copy::CopyError,
     engine::EngineError,
@@ -98,6 +99,15 @@ fn wrapped(error: Cause<'_>) -> Option<Cause<'_>> {
             PushError::Plan(inner) => Some(&**inner),
             PushError::Store(inner) => Some(inner),
             PushError::Names(inner) => Some(inner),
+            _ => None,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<CommitError>() {
+        return match error {
+            CommitError::Root(inner) => Some(inner),
+            CommitError::Plan(inner) => Some(inner),
+            CommitError::Document(inner) => Some(inner),
+            CommitError::Push(inner) => Some(inner),
             _ => None,
         };
     }

@@ -109,6 +109,11 @@ fn check_verb(request: &Request, options: &Options) -> Result<(), Failure> {
             "`verify` checks the bytes of this repository",
             "the IPFS daemon checks its own by `ipfs repo verify`",
         ),
+        Request::Commit(_) => needs_own_node(
+            options,
+            "containers and their images are in this repository",
+            "commit without --ipfs-address, then `shipfs push --ipfs-address ADDRESS NAME`",
+        ),
         Request::Serve { .. } => {
             needs_own_node(options, "serving is what this node does", "the IPFS daemon serves what it holds by itself")
         }

@@ -18,11 +18,11 @@ use shipfs_node::{
 };
 
 use super::{
-    Collected, Failure, FailureKind, Holder, Identity, NetworkChoice, Options, Order, Prepare, Prepared, Pull,
-    PullPolicy, Push, Reply, Repository, Request, Role, Source, doctor,
+    Collected, Commit, Failure, FailureKind, Holder, Identity, NetworkChoice, Options, Order, Prepare, Prepared, Pull,
+    PullPolicy, Push, Reply, Repository, Request, Role, Source, commit, doctor,
     explain::explain,
     foreign,
-    images::Images,
+    images::{Images, pushed},
     inspect::inspect,
     local::LocalBlobs,
     network::chosen,
@@ -214,6 +214,14 @@ impl Host {
         Ok(Reply::Prepared(Prepared { cid: prepared.cid, name: prepared.name }))
     }
 
+    /// Makes an image of a container.
+    async fn commit(&self, wanted: Commit, events: &dyn EventSink) -> Result<Reply, Failure> {
+        let image = commit::commit(&self.node, wanted, events).await?;
+        let reply = Reply::Pushed(pushed(&image));
+        self.serving.announce(vec![image]);
+        Ok(reply)
+    }
+
     async fn about_images(&self, order: Order, events: &dyn EventSink) -> Result<Reply, Failure> {
         let Order { request, options, stream } = order;
         let network = match &request {
@@ -328,6 +336,10 @@ impl Holder for Host {
             Request::Prepare(wanted) => {
                 let preparing: BoxFuture<'_, _> = Box::pin(self.prepare(wanted, order.options, events));
                 preparing.await
+            }
+            Request::Commit(wanted) => {
+                let making: BoxFuture<'_, _> = Box::pin(self.commit(wanted, events));
+                making.await
             }
             Request::Serve { root } => self.serve(root, &order.options, events).await,
             Request::Registry(asked) => {

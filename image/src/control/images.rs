@@ -322,7 +322,7 @@ fn not_stored(error: &NamesError, reference: &Reference) -> Failure {
     }
 }
 
-fn parse_name(text: &str) -> Result<Name, Failure> {
+pub(super) fn parse_name(text: &str) -> Result<Name, Failure> {
     text.parse().map_err(|error: crate::reference::ReferenceError| Failure::from_error(FailureKind::Usage, &error))
 }
 
@@ -335,7 +335,7 @@ fn text(cid: &Cid) -> String {
     cid.to_string()
 }
 
-fn pushed(image: &Image) -> Pushed {
+pub(super) fn pushed(image: &Image) -> Pushed {
     let note = image.note.as_ref();
     Pushed {
         cid: text(&image.root),

@@ -4,6 +4,7 @@
 //! there through a private socket and gets the same events and the same [`Reply`] or [`Failure`].
 
 mod client;
+mod commit;
 mod doctor;
 mod explain;
 mod failure;
@@ -41,7 +42,7 @@ pub use reply::{
     Collected, Copied, Identity, ImageRow, PeerRow, Prepared, Pulled, Pushed, Removed, Reply, Saved, Tagged, Verified,
 };
 pub use request::{
-    NetworkChoice, Options, PlatformChoice, Prepare, Pull, PullPolicy, Push, Registry, Request, Source, Stream,
+    Commit, NetworkChoice, Options, PlatformChoice, Prepare, Pull, PullPolicy, Push, Registry, Request, Source, Stream,
 };
 pub use session::Session;
 pub use swarm_key::{SWARM_KEY_FILE, generate_swarm_key, write_swarm_key};

@@ -31,6 +31,8 @@ pub enum Request {
     Pull(Pull),
     /// Makes an image ready to be run, for a container that is being made.
     Prepare(Prepare),
+    /// Makes an image of a container.
+    Commit(Commit),
     /// Lists the images that are here.
     Images,
     /// Describes one image that is here.
@@ -152,6 +154,25 @@ pub struct Prepare {
     pub platforms: PlatformChoice,
     /// Identifier of the container, which lies in the repository already.
     pub container: String,
+}
+
+/// Arguments of [`Request::Commit`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// Identifier of the container, which lies in the repository.
+    pub container: String,
+    /// What to call the image here, besides its CID.
+    pub name: Option<String>,
+    /// Who made it.
+    pub author: Option<String>,
+    /// Why.
+    pub message: Option<String>,
+    /// Instructions of a Dockerfile that change its configuration.
+    pub changes: Vec<String>,
+    /// Whether its layer is left uncompressed.
+    pub uncompressed: bool,
+    /// Whether a container that runs goes on while its files are read.
+    pub unpaused: bool,
 }
 
 /// When to fetch an image that is to be run.

@@ -77,6 +77,16 @@ pub fn to_oci(media_type: &str) -> &str {
     }
 }
 
+/// A type of OCI's layers in the words of an image whose manifest has this type.
+pub fn like(layer: &'static str, manifest: &str) -> &'static str {
+    match (layer, manifest) {
+        (LAYER, DOCKER_MANIFEST) => DOCKER_LAYER,
+        (LAYER_GZIP, DOCKER_MANIFEST) => DOCKER_LAYER_GZIP,
+        (LAYER_ZSTD, DOCKER_MANIFEST) => DOCKER_LAYER_ZSTD,
+        (other, _) => other,
+    }
+}
+
 /// How a stream is compressed, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
@@ -131,6 +141,15 @@ mod tests {
             assert_eq!(to_oci(docker), oci);
             assert_eq!(kind(docker), kind(oci), "{docker}");
         }
+    }
+
+    #[test]
+    fn a_layer_speaks_as_its_manifest_does() {
+        for layer in [LAYER, LAYER_GZIP] {
+            assert_eq!(like(layer, MANIFEST), layer);
+            assert_eq!(to_oci(like(layer, DOCKER_MANIFEST)), layer);
+        }
+        assert_eq!(like(LAYER_ZSTD, DOCKER_MANIFEST), DOCKER_LAYER_ZSTD);
     }
 
     #[test]

@@ -154,6 +154,14 @@ pub enum RunError {
         /// What to exit with.
         code: u8,
     },
+    /// The runtime cannot stop it where it is.
+    #[error("container `{id}` cannot be paused: {text}")]
+    Pause {
+        /// The container.
+        id: String,
+        /// What the runtime says.
+        text: String,
+    },
     /// A process of this program could not do its part.
     #[error("cannot {action}")]
     Process {
@@ -215,6 +223,7 @@ impl RunError {
             Self::WorkingDirectory { .. } => "name another one with --workdir",
             Self::Namespace(_) => "run it as root; this kernel gives other users no namespaces",
             Self::User(_) => "--user takes numbers, too",
+            Self::Pause { .. } => "--pause=false reads its files while it may be changing them",
             Self::Volume { .. } => "the source of a volume must exist",
             _ => return failure,
         };

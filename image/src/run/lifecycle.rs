@@ -11,7 +11,7 @@ use std::{
 use super::{
     RunError,
     image_config::ImageProcess,
-    overlay,
+    overlay, pause,
     runtime::{self, Runtime},
     settings::{Settings, parse_signal},
     state::{Container, Containers, State, Status, now},
@@ -66,7 +66,10 @@ pub fn clear(containers: &Containers) -> Result<(), RunError> {
             container.remove_files()?;
             continue;
         }
-        let Some(_lock) = container.try_lock()? else { continue };
+        let Some(_lock) = container.try_lock()? else {
+            pause::resume_forgotten(&container)?;
+            continue;
+        };
         let runtime = container.state().ok().and_then(|state| state.runtime);
         clear_locked(&container, runtime.map(Runtime::at).as_ref())?;
     }

@@ -4,7 +4,7 @@
 //! (looking into a stranger's root), [`layers`] (unpacked once, shared), `runnable` (one platform's image), `overlay` (one
 //! root out of its layers), `bundle` and `compose` (what the runtime is told), [`runtime`] (`runc`, `crun`), [`state`]
 //! (containers on disk), `wire`, [`watch`] (the process that watches a container), [`attach`] (the user's command), [`log`],
-//! [`lifecycle`] (stop, remove, clear away), [`exec`]; and [`containerd`], where another program does all that.
+//! [`lifecycle`] (stop, remove, clear away), `pause`, [`exec`]; and [`containerd`], where another program does all that.
 //!
 //! The command that the user typed starts a watcher: the same program, on its own. It mounts the container's root in a
 //! mount namespace of its own, has the runtime start the command, waits for it and clears everything away. Dies the command
@@ -21,7 +21,8 @@ pub mod image_config;
 pub mod layers;
 pub mod lifecycle;
 pub mod log;
-mod overlay;
+pub(crate) mod overlay;
+pub(crate) mod pause;
 mod rootfs;
 pub(crate) mod runnable;
 pub mod runtime;

@@ -15,11 +15,13 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 /// Where the container's root appears, below the directory that is worked in.
 pub(crate) const ROOT: &str = "rootfs";
 /// What the container changes.
-const UPPER: &str = "upper";
+pub(crate) const UPPER: &str = "upper";
 /// What overlayfs works with.
 const WORK: &str = "work";
 /// Links to the layers, named so briefly that hundreds fit into one page of mount options.
 const LINKS: &str = "l";
+/// What the kernel may not keep in a way that no layer has words for: part of a file, or a directory under another name.
+const IN_FULL: &str = ",redirect_dir=off,metacopy=off";
 /// Most layers that overlayfs takes.
 pub(crate) const MAX_LAYERS: usize = 500;
 
@@ -56,7 +58,7 @@ pub(crate) fn mount(layers: &[PathBuf], is_short_lived: bool, options: &str) -> 
         symlink(layer, &link)?;
         lower.push(link);
     }
-    let data = format!("lowerdir={},upperdir={UPPER},workdir={WORK}{options}", lower.join(":"));
+    let data = format!("lowerdir={},upperdir={UPPER},workdir={WORK}{IN_FULL}{options}", lower.join(":"));
     let mount = |data: String| {
         let data = std::ffi::CString::new(data)?;
         Ok(rustix::mount::mount("overlay", ROOT, "overlay", MountFlags::empty(), Some(data.as_c_str()))?)

@@ -72,6 +72,16 @@ impl Runtime {
         command
     }
 
+    /// Stops all processes of a container where they are.
+    pub(crate) fn pause(&self, directory: &Path, id: &str) -> io::Result<Output> {
+        self.command(directory).args(["pause", id]).stderr(Stdio::piped()).output()
+    }
+
+    /// Lets them go on.
+    pub(crate) fn resume(&self, directory: &Path, id: &str) -> io::Result<Output> {
+        self.command(directory).args(["resume", id]).output()
+    }
+
     /// Sends a signal to the first process of a container.
     pub(crate) fn kill(&self, directory: &Path, id: &str, signal: i32) -> io::Result<Output> {
         self.command(directory).args(["kill", id, &signal.to_string()]).stderr(Stdio::piped()).output()

@@ -9,6 +9,7 @@
 //!     image.json    what is run: name, root, the chain IDs of its layers; while it is here, no layer of it is removed
 //!     state.json    how it is doing; replaced whole
 //!     config.json   what the runtime is told
+//!     paused        held (flock) by whoever lets the container stand still, see `pause`
 //!     upper/ work/ rootfs/ l/   its root (see `overlay`)
 //!     etc/ log runtime/   files that appear inside; what it printed; what the runtime keeps
 //! ```

@@ -1,6 +1,7 @@
 //! `run` and what deals with containers, with an image that really runs.
 
 mod background;
+mod commit;
 mod images;
 mod killed;
 mod process;
@@ -14,14 +15,14 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// A repository with an image in it.
-struct Lab {
-    folder: TempDir,
-    cid: String,
+pub(crate) struct Lab {
+    pub(crate) folder: TempDir,
+    pub(crate) cid: String,
 }
 
 impl Lab {
     /// With the busybox image; `None` where containers cannot be run.
-    fn new(test: &str) -> Option<Self> {
+    pub(crate) fn new(test: &str) -> Option<Self> {
         Self::with(test, runnable::layers(), &runnable::config())
     }
 
@@ -40,7 +41,7 @@ impl Lab {
         program::run(self.shipfs(&["--quiet", "push", &source])).trim().to_owned()
     }
 
-    fn repository(&self) -> PathBuf {
+    pub(crate) fn repository(&self) -> PathBuf {
         self.folder.path().join("repository")
     }
 
@@ -74,7 +75,7 @@ impl Lab {
     }
 
     /// The containers there are, by `ps -a`.
-    fn containers(&self) -> Vec<Value> {
+    pub(crate) fn containers(&self) -> Vec<Value> {
         let text = program::run(self.shipfs(&["--json", "ps", "--all"]));
         serde_json::from_str::<Value>(&text).expect("JSON").as_array().expect("a list").clone()
     }
