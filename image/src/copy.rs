@@ -4,17 +4,15 @@
 //! sink has is not read; what the store has is not read again; everything else lies in the store when it is sent, checked,
 //! and may be freed by the next collection. Digests stay as they are, and no name is recorded.
 
-use futures::{StreamExt as _, stream};
-
 use crate::{
     blobs::{BlobFile, Blobs, BlobsError, Expected, Want},
     bring::blocking,
-    event::{BlobKind, Event, EventSink, Outcome},
-    oci::{Descriptor, Digest, Platforms, media},
+    event::{Event, EventSink},
+    oci::{Descriptor, Digest, Platforms},
     plan::Plan,
     push::{Origin, PushError, PushFrom},
     reference::Name,
-    save::{accepted, told_if_other},
+    save::{accepted, told_if_other, write_blobs},
     sink::{Image, Sink, SinkError},
 };
 
@@ -57,35 +55,10 @@ pub async fn copy(
         return Err(PushError::NoPlatform { wanted: selector.to_string(), have }.into());
     }
     let name = origin.name().or_else(|| name.cloned());
-    let (mut sink, plan, name) = accepted(sink, plan, name).await?;
-    let documents = plan.documents().into_iter().map(|part| &part.descriptor);
-    let all: Vec<Descriptor> = documents.chain(plan.blobs()).cloned().collect();
-    // What the sink has is asked before anything is read.
-    let (back, wanted, present) = blocking(move || {
-        let (present, wanted): (Vec<_>, Vec<_>) = all.into_iter().partition(|blob| sink.has(blob));
-        (sink, wanted, present)
-    })
-    .await;
-    sink = back;
-    for blob in &present {
-        begin(blob, events);
-        end(blob, Outcome::Present, events);
-    }
-    let reading: Vec<_> = wanted.iter().map(|blob| bring(blobs, &origin, blob, events)).collect();
-    let mut reading = stream::iter(reading).buffered(READ_AHEAD);
-    for blob in &wanted {
-        let Some(file) = reading.next().await else { break };
-        let (body, writing) = (file?.body, blob.clone());
-        let (back, written) = blocking(move || {
-            let written = sink.write(&writing, &body);
-            (sink, written)
-        })
-        .await;
-        sink = back;
-        written?;
-        end(blob, Outcome::Written, events);
-    }
-    drop(reading);
+    let (sink, plan, name) = accepted(sink, plan, name).await?;
+    let origin = &origin;
+    let read = |blob: Descriptor| async move { Ok::<_, CopyError>(bring(blobs, origin, &blob, events).await?.body) };
+    let sink = write_blobs(sink, &plan, read, READ_AHEAD, events).await?;
     let (wanted, size, is_partial) = (plan.top().descriptor.digest.clone(), plan.size(), plan.is_partial());
     let top = blocking(move || sink.finish(&Image { plan: &plan, name: name.as_ref() })).await?;
     // Of a part it is expected.
@@ -95,15 +68,6 @@ pub async fn copy(
     Ok(Copied { digest: top.digest, size })
 }
 
-fn begin(blob: &Descriptor, events: &dyn EventSink) {
-    let kind: BlobKind = media::kind(&blob.media_type);
-    events.emit(Event::Started { digest: blob.digest.to_string(), kind, size: blob.size });
-}
-
-fn end(blob: &Descriptor, outcome: Outcome, events: &dyn EventSink) {
-    events.emit(Event::Finished { digest: blob.digest.to_string(), outcome });
-}
-
 /// Brings a blob into the store.
 async fn bring(
     blobs: &dyn Blobs,
@@ -111,7 +75,6 @@ async fn bring(
     blob: &Descriptor,
     events: &dyn EventSink,
 ) -> Result<BlobFile, CopyError> {
-    begin(blob, events);
     let digest = blob.digest.to_string();
     let progress = |bytes| events.emit(Event::Progress { digest: digest.clone(), bytes });
     let added = origin.add(blob, &progress).await?;
