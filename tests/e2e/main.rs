@@ -21,3 +21,4 @@ mod unpack_archives;
 mod unpack_limits;
 mod unpack_race;
 mod unpack_whiteouts;
+mod upstream;

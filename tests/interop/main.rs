@@ -21,4 +21,5 @@ mod rpc;
 mod run_containerd;
 mod rust_ipfs;
 mod unpack;
+mod upstream;
 mod write_layer;

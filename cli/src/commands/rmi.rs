@@ -13,6 +13,10 @@ pub(crate) struct Args {
     /// The images: NAMEs, CIDs or digests
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<Reference>,
+
+    /// Taken for other programs' sake: a container that uses an image keeps what it needs in any case
+    #[arg(short, long, hide_short_help = true)]
+    force: bool,
 }
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {

@@ -4,10 +4,10 @@ use super::Lab;
 use shipfs_tests::program::{self, Running, shipfs};
 use std::os::unix::fs::MetadataExt as _;
 
-/// What nerdctl's own suite does: push, pull, run, remove, with another host in between.
+/// What was removed is not run, and pulled again where that may be.
 #[test]
-fn privileged_upstreams_simple_round_works() {
-    let Some(lab) = Lab::new("privileged_upstreams_simple_round_works") else { return };
+fn privileged_what_was_removed_is_pulled_again() {
+    let Some(lab) = Lab::new("privileged_what_was_removed_is_pulled_again") else { return };
     let listen = ["--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0", "daemon"];
     let (daemon, ready) = Running::start(lab.shipfs(&listen), "ready").expect("it serves");
     let address = ready.rsplit(' ').next().expect("an address").to_owned();
