@@ -5,6 +5,7 @@
 mod archives;
 mod build;
 mod containerd;
+mod cosign;
 mod docker;
 mod helia;
 mod kubo;
