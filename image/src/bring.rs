@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cid::Cid;
+use shipfs_node::Cid;
 
 use crate::{
     blobs::{BlobFile, Blobs, BlobsError, Body, Content, Expected, Want},

@@ -4,7 +4,7 @@
 //! are not here are fetched, and stay; a configuration is read, a layer never.
 
 use bytes::Bytes;
-use cid::Cid;
+use shipfs_node::Cid;
 
 use crate::{
     blobs::Blobs,

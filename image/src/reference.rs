@@ -5,9 +5,11 @@
 
 use std::{fmt, str::FromStr};
 
-use cid::Cid;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use shipfs_node::block::{CidError, check_cid};
+use shipfs_node::{
+    Cid,
+    block::{CidError, check_cid},
+};
 
 use crate::oci::{Digest, DigestError};
 
@@ -335,7 +337,7 @@ mod tests {
         assert_eq!(problem("/ipfs/ubuntu"), ReferenceProblem::NotACid);
         assert_eq!(problem(&format!("/ipns/{ROOT}")), ReferenceProblem::Ipns);
         assert_eq!(problem("ipns://example.com"), ReferenceProblem::Ipns);
-        let unknown = Cid::new_v1(0x55, multihash::Multihash::<64>::wrap(0x1e, &[1; 32]).expect("fits"));
+        let unknown = Cid::new_v1(0x55, shipfs_node::block::Multihash::wrap(0x1e, &[1; 32]).expect("fits"));
         assert!(matches!(problem(&unknown.to_string()), ReferenceProblem::Cid(_)));
     }
 

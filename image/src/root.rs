@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cid::Cid;
-use shipfs_node::block::{CODEC_DAG_PB, CidError, check_cid};
+use shipfs_node::{
+    Cid,
+    block::{CODEC_DAG_PB, CidError, check_cid},
+};
 
 use crate::{
     blobs::{Blobs, BlobsError},

@@ -4,8 +4,8 @@
 //! [`sink`](crate::sink). Blobs are written one after another in a fixed order, so that one image makes one archive;
 //! what is missing here is fetched on the way, some blobs ahead of the one that is written. Nothing is shown before all of it is written.
 
-use cid::Cid;
 use futures::{StreamExt as _, stream};
+use shipfs_node::Cid;
 
 use crate::{
     blobs::{Blobs, Body},

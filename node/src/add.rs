@@ -3,13 +3,12 @@
 //! May import [`crate::dag`] and [`crate::store`]. It never publishes anything: a file that turns out wrong leaves no
 //! trace.
 
-use crate::block::{Block, CODEC_RAW, cid_from_sha256};
+use crate::block::{Block, CODEC_RAW, Cid, cid_from_sha256};
 use crate::dag::{self, CHUNK_BYTES, Hashed, Leaf, Part, Tree};
 use crate::fetch::{Expected, threads};
 use crate::store::files::hex;
 use crate::store::{Blockstore as _, FileInfo, Store, StoreError};
 use bytes::Bytes;
-use cid::Cid;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;

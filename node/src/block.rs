@@ -4,8 +4,6 @@
 //! nothing of this crate. It never does I/O, and never lets a CID through whose hash could not be checked.
 
 use bytes::Bytes;
-use cid::Cid;
-use multihash::Multihash;
 use sha2::{Digest as _, Sha256, Sha512};
 
 /// Codec of a block that is plain bytes (multicodec `raw`).
@@ -23,9 +21,14 @@ const HASH_SHA2_512: u64 = 0x13;
 /// Largest block that is read, stored or served, in bytes: what every Bitswap implementation accepts (2 MiB).
 pub const MAX_BLOCK_BYTES: usize = 2 << 20;
 /// Longest digest, in bytes, as boxo's `verifcid` has it; it bounds identity CIDs, whose digest is their data.
-const MAX_DIGEST_BYTES: usize = 128;
+pub const MAX_DIGEST_BYTES: usize = 128;
 /// Shortest digest, in bytes, as boxo's `verifcid` has it: a truncated hash proves little.
 const MIN_DIGEST_BYTES: usize = 20;
+
+/// What names a block: a version, a codec and a [`Multihash`]. As long as Kubo's may be, which inlines 128 bytes of data.
+pub type Cid = cid::CidGeneric<MAX_DIGEST_BYTES>;
+/// Which hash function, and what it gave.
+pub type Multihash = multihash::Multihash<MAX_DIGEST_BYTES>;
 
 /// Bytes that are known to belong to their CID.
 ///
@@ -77,7 +80,7 @@ impl Block {
     /// # Errors
     /// [`BlockError::TooLarge`] past [`MAX_BLOCK_BYTES`]; [`BlockError::Cid`] for a hash or length that is refused.
     pub(crate) fn hash_as(codec: u64, code: u64, length: usize, data: Bytes) -> Result<Self, BlockError> {
-        let mut digest = [0; 64];
+        let mut digest = [0; MAX_DIGEST_BYTES];
         let full = match code {
             HASH_IDENTITY if data.len() <= digest.len() => {
                 digest[..data.len()].copy_from_slice(&data);
@@ -88,12 +91,12 @@ impl Block {
                 32
             }
             HASH_SHA2_512 => {
-                digest.copy_from_slice(&Sha512::digest(&data));
+                digest[..64].copy_from_slice(&Sha512::digest(&data));
                 64
             }
             _ => return Err(CidError::UnknownHash { code }.into()),
         };
-        let wrapped = Multihash::wrap(code, &digest[..length.min(full)]).expect("at most 64 bytes fit a multihash");
+        let wrapped = Multihash::wrap(code, &digest[..length.min(full)]).expect("as many bytes as a multihash has");
         let cid = Cid::new_v1(codec, wrapped);
         check_cid(&cid)?;
         if data.len() > MAX_BLOCK_BYTES {
@@ -132,7 +135,7 @@ pub fn cid_of(codec: u64, data: &[u8]) -> Cid {
 ///
 /// For a raw block this ties an OCI digest and a CID together: they hold the same 32 bytes.
 pub fn cid_from_sha256(codec: u64, digest: &[u8; 32]) -> Cid {
-    Cid::new_v1(codec, Multihash::wrap(HASH_SHA2_256, digest).expect("32 bytes fit a multihash of up to 64"))
+    Cid::new_v1(codec, Multihash::wrap(HASH_SHA2_256, digest).expect("32 bytes fit a multihash of up to 128"))
 }
 
 /// The SHA2-256 inside a CID; `None` when another hash made it.
@@ -226,9 +229,19 @@ mod tests {
     /// The vector of boxo's `verifcid`: identity CIDs end at 128 bytes.
     #[test]
     fn c4_identity_and_truncated_cids_are_bounded() {
-        let identity =
-            |n: usize| Cid::new_v1(CODEC_RAW, Multihash::<64>::wrap(HASH_IDENTITY, &vec![7; n]).expect("fits"));
-        assert_eq!(Block::inline(&identity(64)).expect("accepted").expect("inline").data().len(), 64);
+        let identity = |n: usize| Multihash::wrap(HASH_IDENTITY, &vec![7; n]).map(|hash| Cid::new_v1(CODEC_RAW, hash));
+        for length in [0, 1, 64, 65, 127, 128] {
+            let cid = identity(length).expect("fits");
+            assert_eq!(Block::inline(&cid).expect("accepted").expect("inline").data().len(), length);
+            assert_eq!(Cid::try_from(cid.to_string()).expect("parses"), cid);
+            assert_eq!(Cid::try_from(&cid.to_bytes()[..]).expect("parses"), cid);
+            let block = Block::hash_as(CODEC_RAW, HASH_IDENTITY, length, vec![7; length].into()).expect("accepted");
+            assert_eq!(block.cid(), &cid);
+        }
+        assert!(identity(129).is_err());
+        let longer = [&[1, 0x55, 0, 129, 1][..], &[7; 129]].concat();
+        assert!(Cid::try_from(&longer[..]).is_err(), "nor out of bytes");
+        assert!(Block::hash_as(CODEC_RAW, HASH_IDENTITY, 129, vec![7; 129].into()).is_err());
         let cut = Cid::new_v1(CODEC_RAW, Multihash::wrap(HASH_SHA2_256, &[1; 19]).expect("fits"));
         assert_eq!(check_cid(&cut), Err(CidError::DigestLength { length: 19 }));
         let unknown = Cid::new_v1(CODEC_RAW, Multihash::wrap(0x1e, &[1; 32]).expect("fits"));

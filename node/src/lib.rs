@@ -25,7 +25,7 @@ pub mod testing;
 pub mod trace;
 
 // Foreign types that stand in this crate's signatures: embedders need not name the crates they come from.
-pub use cid::Cid;
+pub use block::Cid;
 pub use libp2p::PeerId;
 pub use libp2p::multiaddr::{Multiaddr, Protocol};
 pub use libp2p::pnet::PreSharedKey;

@@ -6,8 +6,8 @@
 //!
 //! May import [`crate::net`]. It never announces what it was not told to.
 
+use crate::block::Cid;
 use crate::net::{Net, NetError};
-use cid::Cid;
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::mpsc;

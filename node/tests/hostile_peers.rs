@@ -54,12 +54,12 @@ fn show(figures: std::fmt::Arguments<'_>) {
     println!("{figures}");
 }
 
-fn want(cid: cid::Cid) -> Want {
+fn want(cid: shipfs_node::Cid) -> Want {
     Want { cid, cancel: false, have_only: false, send_dont_have: true }
 }
 
 /// A CID that nobody has the block of.
-fn absent(number: u64) -> cid::Cid {
+fn absent(number: u64) -> shipfs_node::Cid {
     cid_of(0x55, &number.to_le_bytes())
 }
 
@@ -460,8 +460,8 @@ async fn c8_a_flood_of_wants_is_cut_and_an_honest_peer_is_served() {
     }
     let twice: Vec<_> = there.iter().chain(&there).copied().map(want).collect();
     messages.extend_from_slice(&wire::encode_wants(&twice, false));
-    let identity = multihash::Multihash::wrap(0, &[7; 64]).expect("fits");
-    let odd: Vec<_> = (0..1000).map(|_| want(cid::Cid::new_v1(0x55, identity))).collect();
+    let identity = shipfs_node::block::Multihash::wrap(0, &[7; 64]).expect("fits");
+    let odd: Vec<_> = (0..1000).map(|_| want(shipfs_node::Cid::new_v1(0x55, identity))).collect();
     messages.extend_from_slice(&wire::encode_wants(&odd, false));
     // The longest CID that can be written down; and one that ends too early.
     for cid in [[&[0x01, 0x55, 0x00, 0x7f][..], &[1; 127]].concat(), vec![0x01, 0x55, 0x12, 0x20, 7]] {

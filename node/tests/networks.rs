@@ -1,10 +1,10 @@
 //! Which networks a node is part of, and by which transports: QUIC beside TCP, a private network, and who is let in.
 
 use bytes::Bytes;
-use cid::Cid;
 use futures::StreamExt as _;
 use libp2p::swarm::{SwarmEvent, dummy};
 use libp2p::{Multiaddr, SwarmBuilder};
+use shipfs_node::Cid;
 use shipfs_node::add::Content;
 use shipfs_node::config::{Config, Network, NetworkConfig};
 use shipfs_node::net::NetError;

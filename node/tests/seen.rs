@@ -1,7 +1,6 @@
 //! What a node tells of itself: who is connected and how, why something did not come, whom it knows from before.
 
 use bytes::Bytes;
-use cid::Cid;
 use shipfs_node::add::Content;
 use shipfs_node::config::{Config, NetworkConfig, Security};
 use shipfs_node::fetch::FetchError;
@@ -9,7 +8,7 @@ use shipfs_node::net::NetError;
 use shipfs_node::node::{Node, StartError};
 use shipfs_node::store::{Lies, OpenError};
 use shipfs_node::trace::{End, FetchReport};
-use shipfs_node::{PreSharedKey, block::Block};
+use shipfs_node::{Cid, PreSharedKey, block::Block};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;

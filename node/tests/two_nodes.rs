@@ -1,10 +1,10 @@
 //! Whole nodes on loopback: what one has, another gets, checked and once.
 
 use bytes::Bytes;
-use cid::Cid;
 use sha2::{Digest as _, Sha256};
+use shipfs_node::Cid;
 use shipfs_node::add::Content;
-use shipfs_node::block::Block;
+use shipfs_node::block::{Block, MAX_DIGEST_BYTES, Multihash};
 use shipfs_node::config::{Config, NetworkConfig};
 use shipfs_node::dag::{Kind, Link, UnixFs, WalkError, encode_node, encode_unixfs};
 use shipfs_node::fetch::{Expected, FetchError};
@@ -95,15 +95,18 @@ async fn a_file_of_one_block_may_have_any_hash() {
     let node = Node::start(Config::offline(directory.path())).await.expect("starts");
     let lease = node.lease();
     let bytes = Bytes::from_static(b"small enough to lie in its name");
-    let inline = Cid::new_v1(0x55, multihash::Multihash::wrap(0, &bytes).expect("fits"));
+    let inline = Cid::new_v1(0x55, Multihash::wrap(0, &bytes).expect("fits"));
     let digest = sha2::Sha512::digest(&bytes);
-    let longer = Cid::new_v1(0x55, multihash::Multihash::wrap(0x13, &digest).expect("fits"));
+    let longer = Cid::new_v1(0x55, Multihash::wrap(0x13, &digest).expect("fits"));
     node.store().put(&Block::verify(longer, bytes.clone()).expect("sound")).expect("put");
-    for cid in [inline, longer] {
-        let got = node.get(&cid, Some(expected(&bytes)), 0, &lease, &silent).await.expect("is at hand");
-        assert_eq!(std::fs::read(&got.path).expect("there"), bytes);
-        let free = node.get(&cid, None, 100, &lease, &silent).await.expect("is at hand");
-        assert_eq!(free.digest, expected(&bytes).digest);
+    // The longest that there may be.
+    let long = Bytes::from(noise(MAX_DIGEST_BYTES, 7));
+    let longest = Cid::new_v1(0x55, Multihash::wrap(0, &long).expect("fits"));
+    for (cid, bytes) in [(inline, &bytes), (longer, &bytes), (longest, &long)] {
+        let got = node.get(&cid, Some(expected(bytes)), 0, &lease, &silent).await.expect("is at hand");
+        assert_eq!(std::fs::read(&got.path).expect("there"), *bytes);
+        let free = node.get(&cid, None, 200, &lease, &silent).await.expect("is at hand");
+        assert_eq!(free.digest, expected(bytes).digest);
     }
 }
 

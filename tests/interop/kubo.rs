@@ -94,6 +94,35 @@ fn interop_we_pull_what_kubo_holds_in_any_shape() {
     assert_eq!(own, cids[0]);
 }
 
+/// As many bytes as a CID may hold lie in it: whole files, and what is left of one after its last full chunk.
+#[test]
+fn interop_we_pull_what_kubo_inlines() {
+    const NAME: &str = "interop_we_pull_what_kubo_inlines";
+    let Some(kubo) = Kubo::start(NAME, KuboOptions::default()) else { return };
+    let folder = TempDir::new().expect("a temporary directory");
+    let source = made(folder.path(), &[110, (512 << 10) + 100, 65, 1]);
+    let place = source.display().to_string();
+    let add = ["add", "-r", "-Q", "--pin=false", "--cid-version=1", "--inline", "--inline-limit=120", &place];
+    let cid = kubo.ipfs(&add);
+    let inlined = |text: String| text.lines().filter(|line| line.starts_with("bafkq") && line.len() > 110).count();
+    assert_eq!(inlined(kubo.ipfs(&["refs", "--recursive", "--unique", &cid])), 3, "two files and a tail");
+    pull(&kubo.addresses().remove(0), &cid, &source);
+    // And from its RPC, into our store and past it.
+    let repository = Repository::new(folder.path().join("repository"));
+    let through = |arguments: &[&str]| {
+        run(shipfs(repository.path()).args(["--quiet", "--ipfs-address", &kubo.api()]).args(arguments))
+    };
+    let out = folder.path().join("out");
+    through(&["pull", "--all-platforms", &cid, "--to", &format!("oci:{}", out.display())]);
+    assert_eq!(image::check_blobs(&out).expect("a layout"), image::check_blobs(&source).expect("a layout"));
+    through(&["pull", "--all-platforms", &cid]);
+    repository.run(&["gc"]);
+    repository.run(&["verify"]);
+    // What lies in names is served and pulled on like everything else.
+    let (_daemon, address) = repository.serve();
+    pull(&address, &cid, &source);
+}
+
 /// Kubo makes a directory with thousands of entries a tree of hashes.
 #[test]
 fn interop_we_pull_an_image_out_of_a_sharded_directory() {

@@ -1,7 +1,7 @@
 //! A node of ours in this process, for peers that know files and no images.
 
-use cid::Cid;
 use sha2::{Digest as _, Sha256};
+use shipfs_node::Cid;
 use shipfs_node::add::Content;
 use shipfs_node::config::{Config, Network, NetworkConfig};
 use shipfs_node::fetch::Expected;

@@ -5,10 +5,10 @@
 
 use crate::image::hex;
 use bytes::Bytes;
-use cid::Cid;
 use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use shipfs_node::Cid;
 use shipfs_node::block::Block;
 use shipfs_node::dag::{CHUNK_BYTES, Hashed, Kind, Leaf, Link, UnixFs, balanced, encode_node, encode_unixfs};
 use shipfs_node::pin::Lease;

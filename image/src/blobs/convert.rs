@@ -2,8 +2,8 @@
 //!
 //! Imports its parent and the node. It translates and decides nothing.
 
-use cid::Cid;
 use shipfs_node::{
+    Cid,
     add::{self, ContentError},
     dag, fetch,
     store::FileInfo,

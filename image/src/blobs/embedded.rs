@@ -7,8 +7,8 @@ use std::{error::Error, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cid::Cid;
 use shipfs_node::{
+    Cid,
     add::AddError,
     block::Block,
     dag::{self, BlockSource, BlockSourceError, DirectoryError, LoadError, WalkError},

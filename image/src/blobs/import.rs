@@ -5,8 +5,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cid::Cid;
-use shipfs_node::{rpc::Kubo, store::FileInfo};
+use shipfs_node::{Cid, rpc::Kubo, store::FileInfo};
 
 use super::{
     Added, BlobFile, Blobs, BlobsError, Body, Content, Directory, Entry, Expected, Progress, Records, Want,

@@ -11,9 +11,9 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cid::Cid;
 use sha2::{Digest as _, Sha256};
 use shipfs_node::{
+    Cid,
     block::{CODEC_RAW, cid_of},
     dag::{CHUNK_BYTES, Kind, Leaf, Link, UnixFs, balanced, encode_node, encode_unixfs},
 };

@@ -23,7 +23,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cid::Cid;
+use shipfs_node::Cid;
 
 /// What a blob must turn out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -417,7 +417,7 @@ fn service(error: Cause<'_>) -> Classified {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cid::Cid;
+    use shipfs_node::Cid;
 
     fn cid() -> Cid {
         "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku".parse().expect("a CID")

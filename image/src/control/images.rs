@@ -5,7 +5,7 @@
 
 use std::{fs::File, path::Path, sync::Arc};
 
-use cid::Cid;
+use shipfs_node::Cid;
 
 use super::{
     Copied, Failure, FailureKind, ImageRow, PlatformChoice, Pull, Pulled, Push, Pushed, Removed, Reply, Saved, Source,

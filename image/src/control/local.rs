@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cid::Cid;
+use shipfs_node::Cid;
 
 use crate::blobs::{
     Added, BlobFile, Blobs, BlobsError, Content, Directory, Entry, Expected, Progress, Records, Want,

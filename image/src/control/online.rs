@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use cid::Cid;
 use futures::future::BoxFuture;
 use shipfs_node::{
+    Cid,
     config::{Network, NetworkConfig},
     net::Net,
     node::Node,

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use cid::Cid;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use shipfs_node::{
+    Cid,
     block::CODEC_RAW,
     config::{Network, NetworkConfig},
     dag::BlockSource as _,

@@ -6,8 +6,8 @@
 //! [`oci`](crate::oci), [`plan`](crate::plan) and the node's tree builder. Pure: nothing is stored here.
 
 use bytes::Bytes;
-use cid::Cid;
 use shipfs_node::{
+    Cid,
     block::{CODEC_RAW, cid_of},
     dag::{CHUNK_BYTES, Leaf, balanced},
 };

@@ -7,8 +7,8 @@
 //! The note is JSON: `{"version":1,"shape":"descriptor"|"layout","media_type":…,"digest":…,"size":…,"platforms":[…]}`.
 //! A note of another version is not understood, but its image is still listed, kept and removed.
 
-use cid::Cid;
 use serde::{Deserialize, Serialize};
+use shipfs_node::Cid;
 
 use crate::{
     blobs::{BlobsError, Record, Records},

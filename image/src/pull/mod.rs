@@ -6,8 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use cid::Cid;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use shipfs_node::Cid;
 
 use crate::{
     blobs::{Blobs, BlobsError},

@@ -13,8 +13,8 @@ use std::{
     sync::Arc,
 };
 
-use cid::Cid;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use shipfs_node::Cid;
 
 pub(crate) use self::origin::Origin;
 use crate::{

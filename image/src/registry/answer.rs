@@ -6,7 +6,6 @@
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use cid::Cid;
 use futures::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream, stream::BoxStream};
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -14,6 +13,7 @@ use hyper::{
     body::Frame,
     header::{self, HeaderName, HeaderValue},
 };
+use shipfs_node::Cid;
 
 use super::{
     error::{Code, Refusal},

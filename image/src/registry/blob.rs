@@ -14,9 +14,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use cid::Cid;
 use futures::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
 use shipfs_node::{
+    Cid,
     fetch::{Expected, FetchError},
     node::{Node, Prefix},
     store::FileInfo,

@@ -9,9 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use cid::Cid;
 use futures::{StreamExt as _, stream};
 use shipfs_node::{
+    Cid,
     block::CODEC_RAW,
     dag::{self, BlockSource as _},
     node::Node,

@@ -7,8 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use cid::Cid;
-use shipfs_node::dag::MAX_NAME_BYTES;
+use shipfs_node::{Cid, dag::MAX_NAME_BYTES};
 
 use super::{
     error::{Code, Refusal},

@@ -3,8 +3,7 @@
 //! Imports the words for names, digests and CIDs. Pure. The whole path must fit, from its first byte to its last: there is
 //! no other way to say the same thing, but that a colon may be written `%3A`. A CID is parsed here, once.
 
-use cid::Cid;
-use shipfs_node::block::check_cid;
+use shipfs_node::{Cid, block::check_cid};
 
 use super::error::{Code, Refusal};
 use crate::{oci::Digest, reference::Name};

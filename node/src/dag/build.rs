@@ -4,11 +4,10 @@
 //! whatever machine and version builds it; literal CIDs in the tests hold it to that.
 
 use bytes::Bytes;
-use cid::Cid;
 
 use super::MAX_LINKS;
 use super::codec::{Kind, Link, UnixFs, encode_node, encode_unixfs};
-use crate::block::{Block, CODEC_RAW, cid_of};
+use crate::block::{Block, CODEC_RAW, Cid, cid_of};
 
 /// A piece of a file: the bytes of one raw block.
 #[derive(Clone, Debug, PartialEq, Eq)]

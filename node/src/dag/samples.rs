@@ -8,11 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::{Buf as _, Bytes};
-use cid::Cid;
 
 use super::codec::{Kind, Link, UnixFs, encode_node, encode_unixfs};
 use super::source::{BlockSource, BlockSourceError};
-use crate::block::Block;
+use crate::block::{Block, Cid};
 
 /// Bytes whose every 100, and every 256 KiB, differ from the ones before.
 pub(crate) fn bytes(size: usize) -> Vec<u8> {

@@ -4,9 +4,8 @@
 //! refused before anybody is asked, and one that holds its own bytes is not asked for.
 
 use async_trait::async_trait;
-use cid::Cid;
 
-use crate::block::{Block, CidError, check_cid};
+use crate::block::{Block, Cid, CidError, check_cid};
 
 /// Gives out blocks by their CID: a store, a node that fetches what it lacks, a map in a test.
 #[async_trait]

@@ -1,12 +1,11 @@
 //! Why a fetch failed, and whose fault that was.
 
-use crate::block::{BlockError, CidError};
+use crate::block::{BlockError, Cid, CidError};
 use crate::dag::WalkError;
 use crate::exchange::bitswap::session::Starved;
 use crate::net::NetError;
 use crate::store::StoreError;
 use crate::store::files::hex;
-use cid::Cid;
 use std::time::Duration;
 
 /// Why something could not be made local.

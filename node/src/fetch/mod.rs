@@ -14,15 +14,13 @@ mod order;
 pub use error::FetchError;
 pub(crate) use error::unavailable;
 
-use crate::block::{Block, CODEC_RAW, MAX_BLOCK_BYTES, sha256_of};
+use crate::block::{Block, CODEC_RAW, Cid, MAX_BLOCK_BYTES, Multihash, sha256_of};
 use crate::dag::{self, At, Part};
 use crate::exchange::bitswap::Exchange;
 use crate::exchange::bitswap::session::Session;
 use crate::net::NetError;
 use crate::store::{Blockstore as _, FileInfo, Incoming, Store};
 use bytes::Bytes;
-use cid::Cid;
-use multihash::Multihash;
 use order::InOrder;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
@@ -320,7 +318,7 @@ impl FileFetch<'_> {
     }
 
     fn receive(&self, state: &mut Receiving, session: &mut Option<Session>) -> Result<(), FetchError> {
-        let mut wanted: HashMap<Multihash<64>, Vec<Child>> = HashMap::new();
+        let mut wanted: HashMap<Multihash, Vec<Child>> = HashMap::new();
         let (mut nodes, mut last_sync, draws) = (0, Instant::now(), RandomState::new());
         let mut syncing: Option<JoinHandle<_>> = None;
         loop {
@@ -390,7 +388,7 @@ impl FileFetch<'_> {
         Ok(session.as_mut().expect("it was just opened"))
     }
 
-    fn next(&self, session: &mut Session, wanted: &HashMap<Multihash<64>, Vec<Child>>) -> Result<Block, FetchError> {
+    fn next(&self, session: &mut Session, wanted: &HashMap<Multihash, Vec<Child>>) -> Result<Block, FetchError> {
         if let Some(block) = session.try_next() {
             return Ok(block);
         }

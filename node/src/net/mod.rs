@@ -26,10 +26,10 @@ pub mod transport;
 pub use behaviour::AGENT;
 pub use interfaces::{Interface, interfaces};
 
+use crate::block::Cid;
 use crate::config::{Network, NetworkConfig};
 use crate::exchange::bitswap::{Exchange, Signal, Traffic};
 use actor::{Actor, Command};
-use cid::Cid;
 use gate::Gate;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId};

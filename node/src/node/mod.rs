@@ -12,6 +12,7 @@ pub use read::Prefix;
 
 use self::threads::Threads;
 use crate::add::{self, AddError, Added, Content};
+use crate::block::Cid;
 use crate::config::{Config, Network, NetworkConfig};
 use crate::exchange::bitswap::Exchange;
 use crate::fetch::{Expected, FetchError, FileFetch, GoOnline};
@@ -21,7 +22,6 @@ use crate::pin::{GcError, GcReport, Lease};
 use crate::provide::Provider;
 use crate::store::{Blockstore as _, FileInfo, OpenError, Store, StoreError, StoreOptions};
 use crate::trace::Trace;
-use cid::Cid;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId};
 use std::collections::HashMap;

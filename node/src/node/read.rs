@@ -4,14 +4,13 @@
 
 use super::{Flight, Node};
 use crate::add::AddError;
-use crate::block::Block;
+use crate::block::{Block, Cid};
 use crate::dag::{self, BlockSource, DirectoryError, Entry, ReadError};
 use crate::fetch::{FetchError, unavailable};
 use crate::net::NetError;
 use crate::pin::Lease;
 use crate::store::Blockstore as _;
 use bytes::Bytes;
-use cid::Cid;
 use futures::Stream;
 use std::ops::Range;
 use std::sync::Arc;

@@ -10,7 +10,7 @@
 
 use super::lease::Leases;
 use super::walk::{Live, Need};
-use crate::block::{Block, CODEC_RAW};
+use crate::block::{Block, CODEC_RAW, Cid, Multihash};
 use crate::store::files::{self, PARTIAL, QUARANTINE, blob_path, hex};
 use crate::store::guard::{lock, read, write};
 use crate::store::handles::Target;
@@ -19,8 +19,6 @@ use crate::store::open::numbers;
 use crate::store::packs;
 use crate::store::record::{Link, Record};
 use crate::store::{Inner, Store, StoreError};
-use cid::Cid;
-use cid::multihash::Multihash;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -174,7 +172,7 @@ fn rescue(inner: &Inner, live: &Live, dead: &BTreeMap<u32, Arc<Link>>) -> Result
         wanted.push(hash);
     }
     for hash in wanted {
-        let Ok(multihash) = Multihash::<64>::from_bytes(&hash) else { continue };
+        let Ok(multihash) = Multihash::from_bytes(&hash) else { continue };
         let Some(bytes) = inner.read_committed_block(&hash)? else { continue };
         // Only raw leaves lie in files.
         if let Ok(block) = Block::verify(Cid::new_v1(CODEC_RAW, multihash), bytes) {

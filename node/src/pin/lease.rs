@@ -2,9 +2,9 @@
 //!
 //! Imports the store. It never writes anything: a lease ends with its process.
 
+use crate::block::Cid;
 use crate::store::guard::{lock, read};
 use crate::store::{Inner, Store};
-use cid::Cid;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 

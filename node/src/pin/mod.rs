@@ -13,7 +13,7 @@ pub(crate) mod walk;
 pub use gc::{GcError, GcReport};
 pub use lease::Lease;
 
-use cid::Cid;
+use crate::block::Cid;
 
 /// A DAG that is kept until it is unpinned.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,10 +4,10 @@
 
 use super::walk::{Live, Need};
 use super::{Keep, Pin};
+use crate::block::Cid;
 use crate::store::guard::read;
 use crate::store::record::Record;
 use crate::store::{Store, StoreError};
-use cid::Cid;
 
 impl Store {
     /// Keeps a DAG until it is unpinned. Pinning it again renames the pin. Durable on return, with everything that was put

@@ -1,13 +1,11 @@
 //! What is kept stays, what is not goes.
 
 use super::{GcError, Keep};
-use crate::block::{Block, cid_of};
+use crate::block::{Block, Cid, Multihash, cid_of};
 use crate::dag;
 use crate::store::tests::{add, assert_whole, build, noise, open};
 use crate::store::{Blockstore as _, Store, StoreError};
 use bytes::Bytes;
-use cid::Cid;
-use cid::multihash::Multihash;
 
 fn keep(store: &Store, name: &str, root: &Cid, members: &[Cid]) {
     let keep =

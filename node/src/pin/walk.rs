@@ -2,12 +2,11 @@
 //!
 //! Imports the store and `dag::links`. It never fetches, and never holds more of a DAG than 16 bytes a block.
 
-use crate::block::{Block, CODEC_DAG_PB, CODEC_RAW};
+use crate::block::{Block, CODEC_DAG_PB, CODEC_RAW, Cid};
 use crate::dag;
 use crate::store::guard::read;
 use crate::store::index::hash_bytes;
 use crate::store::{Inner, StoreError};
-use cid::Cid;
 use std::collections::HashSet;
 
 /// The last 16 bytes of a multihash, all of which are digest. Two blocks that share them would be *kept* for each other's

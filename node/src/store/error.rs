@@ -4,8 +4,7 @@
 
 use super::index::IndexError;
 use super::journal::JournalError;
-use crate::block::CidError;
-use cid::Cid;
+use crate::block::{Cid, CidError};
 use std::io;
 use std::path::PathBuf;
 

@@ -4,8 +4,8 @@
 
 use super::packs::Tail;
 use super::record::{Link, Peers, Record};
+use crate::block::Cid;
 use crate::pin::{Keep, Pin};
-use cid::Cid;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

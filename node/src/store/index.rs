@@ -14,7 +14,7 @@
 
 use super::journal::Position;
 use super::packs::Tail;
-use cid::multihash::Multihash;
+use crate::block::Multihash;
 use std::fmt::Debug;
 use std::io;
 use std::path::Path;
@@ -91,7 +91,7 @@ impl Location {
 }
 
 /// Bytes of a multihash, as keys hold them.
-pub(crate) fn hash_bytes(hash: &Multihash<64>) -> Vec<u8> {
+pub(crate) fn hash_bytes(hash: &Multihash) -> Vec<u8> {
     hash.to_bytes()
 }
 

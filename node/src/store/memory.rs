@@ -4,17 +4,15 @@
 
 use super::guard::{read, write};
 use super::{Blockstore, StoreError};
-use crate::block::Block;
+use crate::block::{Block, Cid, Multihash};
 use bytes::Bytes;
-use cid::Cid;
-use cid::multihash::Multihash;
 use std::collections::HashMap;
 use std::sync::RwLock;
 
 /// Blocks in memory.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    blocks: RwLock<HashMap<Multihash<64>, Bytes>>,
+    blocks: RwLock<HashMap<Multihash, Bytes>>,
 }
 
 impl MemoryStore {

@@ -54,10 +54,9 @@ pub use usage::Usage;
 pub use verify::{BadFile, Broken, VerifyReport};
 pub use whereabouts::{Lies, Whereabouts};
 
-use crate::block::Block;
+use crate::block::{Block, Cid};
 use crate::pin::lease::Leases;
 use bytes::Bytes;
-use cid::Cid;
 use disk::Disk;
 use facts::Facts;
 use handles::Handles;

@@ -17,9 +17,8 @@
 )]
 
 use super::disk::{Disk, DiskFile, Mode};
-use crate::block::{Block, MAX_BLOCK_BYTES};
+use crate::block::{Block, Cid, MAX_BLOCK_BYTES};
 use bytes::Bytes;
-use cid::Cid;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 
 use super::disk::DiskFile;
 use super::index::{Location, Value};
-use cid::Cid;
+use crate::block::Cid;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};

@@ -9,9 +9,8 @@ use super::handles::Target;
 use super::index::{Location, hash_bytes};
 use super::record::Link;
 use super::{Blockstore, Inner, Store, StoreError, error::Doing as _};
-use crate::block::Block;
+use crate::block::{Block, Cid};
 use bytes::Bytes;
-use cid::Cid;
 use std::io;
 use std::sync::Arc;
 

@@ -19,8 +19,8 @@
 )]
 
 use super::packs::Tail;
+use crate::block::Cid;
 use crate::pin::{Keep, Pin};
-use cid::Cid;
 
 /// Largest encoded record, in bytes: an image of 1024 members with a note of 3 MiB fits.
 pub(crate) const MAX_RECORD_BYTES: usize = 4 << 20;

@@ -6,8 +6,8 @@ use super::guard::read;
 use super::index::hash_bytes;
 use super::read::Place;
 use super::{Store, StoreError};
+use crate::block::Cid;
 use crate::pin::walk::{Live, Need};
-use cid::Cid;
 
 /// Things that keep a block which are told; one is enough to know that it stays.
 const MAX_KEEPERS: usize = 64;

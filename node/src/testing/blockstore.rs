@@ -2,11 +2,9 @@
 //!
 //! Imports the trait. It never looks behind it.
 
-use crate::block::{Block, CODEC_DAG_PB, CODEC_RAW, MAX_BLOCK_BYTES};
+use crate::block::{Block, CODEC_DAG_PB, CODEC_RAW, Cid, MAX_BLOCK_BYTES, Multihash};
 use crate::store::{Blockstore, StoreError};
 use bytes::Bytes;
-use cid::Cid;
-use cid::multihash::Multihash;
 use std::thread;
 
 /// Runs the behaviour suite against an empty store.

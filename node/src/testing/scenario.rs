@@ -6,13 +6,12 @@
 
 use super::disk::{Image, Log, Op, SimulatedDisk};
 use super::index::{IndexImage, MemoryHome};
-use crate::block::Block;
+use crate::block::{Block, Cid};
 use crate::pin::Keep;
 use crate::store::open::OpenOptions;
 use crate::store::tests::{add, build, noise};
 use crate::store::{Blockstore as _, OpenError, Store, StoreError};
 use bytes::Bytes;
-use cid::Cid;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::path::Path;

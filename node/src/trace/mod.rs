@@ -10,12 +10,11 @@ mod report;
 pub use dials::FailedDial;
 pub use report::{End, FetchReport, PeerReport, Searched};
 
+use crate::block::{Cid, Multihash};
 use crate::exchange::bitswap::wire::Want;
-use cid::Cid;
 use dials::Dials;
 use libp2p::PeerId;
 use libp2p::swarm::DialError;
-use multihash::Multihash;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -27,7 +26,7 @@ const MAX_PEERS: usize = 64;
 /// Longest reason that is kept, in bytes: it may quote foreign text.
 const MAX_REASON_BYTES: usize = 256;
 
-type Hash = Multihash<64>;
+type Hash = Multihash;
 
 /// The memory; clones share it.
 #[derive(Clone, Debug, Default)]

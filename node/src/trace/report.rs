@@ -3,7 +3,7 @@
 //! Imports its parent's notes.
 
 use super::{FailedDial, Fetch, Trace};
-use cid::Cid;
+use crate::block::Cid;
 use libp2p::PeerId;
 use std::time::{Duration, Instant};
 

@@ -8,15 +8,15 @@ pub(crate) mod link;
 pub(crate) mod peer;
 
 use bytes::Bytes;
-use cid::Cid;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p::PeerId;
 use libp2p::swarm::Stream;
-use multihash::Multihash;
 use peer::{Bare, Doors};
 use sha2::{Digest as _, Sha256};
+use shipfs_node::Cid;
 use shipfs_node::add::Content;
 use shipfs_node::block::Block;
+use shipfs_node::block::Multihash;
 use shipfs_node::config::{Config, NetworkConfig};
 use shipfs_node::dag::{self, CHUNK_BYTES, Leaf};
 use shipfs_node::exchange::bitswap::wire::{self, Want};
@@ -50,7 +50,7 @@ pub(crate) struct File {
     pub(crate) bytes: Bytes,
     pub(crate) root: Cid,
     pub(crate) expected: Expected,
-    pub(crate) blocks: Arc<HashMap<Multihash<64>, Block>>,
+    pub(crate) blocks: Arc<HashMap<Multihash, Block>>,
 }
 
 impl File {
@@ -243,7 +243,7 @@ struct Answering {
     doors: Doors,
     peer: PeerId,
     out: Option<Stream>,
-    blocks: Arc<HashMap<Multihash<64>, Block>>,
+    blocks: Arc<HashMap<Multihash, Block>>,
     served: Arc<AtomicUsize>,
     cancelled: Arc<AtomicUsize>,
     manner: Manner,

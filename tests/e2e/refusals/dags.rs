@@ -3,8 +3,8 @@
 
 use super::{Desk, Giver};
 use bytes::Bytes;
-use cid::Cid;
 use serde_json::{Value, json};
+use shipfs_node::Cid;
 use shipfs_node::block::Block;
 use shipfs_node::dag::{CHUNK_BYTES, Kind, Link, UnixFs, encode_node, encode_unixfs};
 use shipfs_tests::crafted::{

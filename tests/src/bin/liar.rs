@@ -6,11 +6,11 @@
 //! It is found by mDNS, serves the LAN's table, and says by every way there is (its own identification, closer peers,
 //! provider records for the CID) that peers are at these addresses. It gives no block to anybody.
 
-use cid::Cid;
 use futures::StreamExt as _;
 use libp2p::kad::store::{MemoryStore, RecordStore as _};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, identify, kad, mdns, noise, tcp, yamux};
+use shipfs_node::Cid;
 use std::io::Write as _;
 use std::time::Duration;
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cid::Cid;
 use futures::StreamExt as _;
 use futures::executor::block_on;
+use shipfs_node::Cid;
 use shipfs_node::block::{Block, check_cid};
 use shipfs_node::dag::{
     At, BlockSource, BlockSourceError, Kind, Link, MAX_NODE_LINKS, Part, UnixFs, decode_node, decode_unixfs,

@@ -4,8 +4,8 @@
 
 use std::io;
 
-use cid::Cid;
 use shipfs_node::{
+    Cid,
     dag::{DirectoryError, LoadError, WalkError},
     rpc::{
         RpcError,

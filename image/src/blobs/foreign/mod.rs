@@ -19,8 +19,8 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cid::Cid;
 use shipfs_node::{
+    Cid,
     block::{Block, CODEC_RAW, cid_from_sha256},
     dag::{self, BlockSource, BlockSourceError, CHUNK_BYTES, Leaf},
     node::Node,

@@ -15,9 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use cid::Cid;
 use serde::{Deserialize, Serialize};
-use shipfs_node::{pin::Keep, store::Store};
+use shipfs_node::{Cid, pin::Keep, store::Store};
 
 use super::{super::Record, Added, BlobsError, ForeignBlobs, Records, rpc_error};
 use crate::oci::Digest;

@@ -190,7 +190,12 @@ async fn fetched(node: &Node, config: &NetworkConfig, directory: &Path) -> Resul
 }
 
 /// Fetches a block with a node that has nothing.
-async fn second(address: &Multiaddr, network: Network, cid: &cid::Cid, directory: &Path) -> Result<Duration, String> {
+async fn second(
+    address: &Multiaddr,
+    network: Network,
+    cid: &shipfs_node::Cid,
+    directory: &Path,
+) -> Result<Duration, String> {
     let alone = NetworkConfig { network, remember: false, ..NetworkConfig::offline() };
     let second = start(&directory.join("third"), alone).await?;
     let began = Instant::now();

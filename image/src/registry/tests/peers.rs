@@ -23,10 +23,10 @@ async fn two(folder: &Path) -> (Node, Node) {
 }
 
 /// An image of one layer at another node, whose digest is as `lie` makes it.
-async fn image_at(node: &Node, layer: &[u8], lie: impl Fn(Digest) -> Digest) -> (cid::Cid, Digest) {
+async fn image_at(node: &Node, layer: &[u8], lie: impl Fn(Digest) -> Digest) -> (shipfs_node::Cid, Digest) {
     let blobs = EmbeddedBlobs::new(node.clone());
     let add = async |bytes: Vec<u8>| blobs.add(Content::Bytes(bytes.into()), None, &|_| {}).await.expect("adds").cid;
-    let url = |cid: cid::Cid| vec![format!("ipfs://{cid}")];
+    let url = |cid: shipfs_node::Cid| vec![format!("ipfs://{cid}")];
     let config =
         Descriptor { urls: url(add(b"{}".to_vec()).await), ..Descriptor::new(media::CONFIG, Digest::of(b"{}"), 2) };
     let digest = lie(Digest::of(layer));

@@ -11,8 +11,8 @@
 
 mod fields;
 
+use crate::block::Cid;
 use bytes::{BufMut as _, Bytes, BytesMut};
-use cid::Cid;
 
 use self::fields::{Fields, bytes_length, put_bytes, put_number, put_varint, varint_length};
 

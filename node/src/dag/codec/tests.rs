@@ -1,10 +1,9 @@
 //! Holds the codec to the bytes Kubo writes, to round trips, and to malformed input.
 
-use multihash::Multihash;
 use proptest::prelude::*;
 
 use super::*;
-use crate::block::{Block, CODEC_RAW};
+use crate::block::{Block, CODEC_RAW, Multihash};
 use crate::dag::samples::{foreign, unixfs};
 
 fn link(name: &[u8], size: u64) -> Link {

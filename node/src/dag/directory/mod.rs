@@ -9,10 +9,9 @@
 //! and one that ends there leads to another node of the trie.
 
 use bytes::Bytes;
-use cid::Cid;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 
-use crate::block::{Block, CODEC_DAG_PB, MAX_BLOCK_BYTES};
+use crate::block::{Block, CODEC_DAG_PB, Cid, MAX_BLOCK_BYTES};
 use crate::dag::codec::{
     CodecError, Kind, Link, PbNode, UnixFs, decode_node, decode_unixfs, encode_node, encode_unixfs,
 };

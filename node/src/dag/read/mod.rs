@@ -12,12 +12,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cid::Cid;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream, StreamExt as _, unfold};
 
-use crate::block::{Block, MAX_BLOCK_BYTES};
+use crate::block::{Block, Cid, MAX_BLOCK_BYTES};
 use crate::dag::source::{BlockSource, LoadError, load};
 use crate::dag::walk::{At, Part, WalkError, expand};
 

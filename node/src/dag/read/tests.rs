@@ -4,11 +4,10 @@ use std::sync::atomic::Ordering;
 
 use cid::Version;
 use futures::executor::block_on;
-use multihash::Multihash;
 use proptest::prelude::*;
 
 use super::*;
-use crate::block::CODEC_RAW;
+use crate::block::{CODEC_RAW, Multihash};
 use crate::dag::samples::{Blocks, bytes, file_node, foreign, unixfs};
 use crate::dag::{
     CHUNK_BYTES, CodecError, Kind, Leaf, Link, MAX_DEPTH, MAX_LINKS, balanced, encode_node, encode_unixfs,

@@ -6,9 +6,8 @@
 //! bytes and goes at most [`MAX_DEPTH`] deep. `Tsize` and `filesize` are never looked at.
 
 use bytes::Bytes;
-use cid::Cid;
 
-use crate::block::{Block, CODEC_DAG_PB, CODEC_RAW};
+use crate::block::{Block, CODEC_DAG_PB, CODEC_RAW, Cid};
 use crate::dag::MAX_DEPTH;
 use crate::dag::codec::{CodecError, Kind, decode_node, decode_unixfs};
 

@@ -16,12 +16,12 @@ mod serve;
 pub mod session;
 pub mod wire;
 
+use crate::block::Cid;
 use crate::config::Limits;
 use crate::store::Blockstore;
 use crate::trace::Trace;
 use behaviour::{InboundSlot, OpenError, Opener, Version};
 use buffers::Buffers;
-use cid::Cid;
 use futures::AsyncWriteExt as _;
 use libp2p::PeerId;
 use libp2p::swarm::{ConnectionId, Stream};

@@ -7,9 +7,9 @@
 use super::buffers::{BUFFER_BYTES, Buffers};
 use super::wire::{self, MAX_LENGTH_BYTES, MAX_MESSAGE_BYTES, Payload};
 use super::{Exchange, lock, schedule::Arrival};
+use crate::block::Cid;
 use crate::config::Limits;
 use bytes::Bytes;
-use cid::Cid;
 use futures::{AsyncRead, AsyncReadExt as _};
 use libp2p::PeerId;
 use libp2p::swarm::Stream;

@@ -7,10 +7,10 @@
 use super::behaviour::Version;
 use super::wire::{self, Want};
 use super::{Exchange, WRITE_TIMEOUT, lock};
+use crate::block::Cid;
 use crate::config::Limits;
 use crate::store::Blockstore;
 use bytes::Bytes;
-use cid::Cid;
 use futures::{AsyncWriteExt as _, future::OptionFuture};
 use libp2p::PeerId;
 use libp2p::swarm::Stream;

@@ -1,8 +1,7 @@
 //! What a fetch holds while it waits for blocks.
 
 use super::{Exchange, lock};
-use crate::block::Block;
-use cid::Cid;
+use crate::block::{Block, Cid};
 use libp2p::PeerId;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;

@@ -10,9 +10,8 @@
 //! (The Bitswap specification; protobuf encoding.) Decoding is zero-copy: blocks share the message's bytes. Pure
 //! functions over bytes; this module imports only [`crate::block`] and never allocates more than its input's size.
 
-use crate::block::{Block, BlockError, CODEC_DAG_PB, CODEC_RAW, check_cid};
+use crate::block::{Block, BlockError, CODEC_DAG_PB, CODEC_RAW, Cid, check_cid};
 use bytes::{BufMut, Bytes, BytesMut};
-use cid::Cid;
 use std::ops::Range;
 
 /// Longest message, in bytes (4 MiB): boxo's and the specification's limit.

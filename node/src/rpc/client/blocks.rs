@@ -3,12 +3,11 @@
 //! Imports `block` and its siblings. What is read was hashed; what is stored is called there as it is here.
 
 use async_trait::async_trait;
-use cid::Cid;
 use serde::Deserialize;
 
 use super::{Kubo, RpcError, link::Form, patience::Patience, reply, upload::multipart};
 use crate::{
-    block::{Block, BlockError, MAX_BLOCK_BYTES},
+    block::{Block, BlockError, Cid, MAX_BLOCK_BYTES},
     dag::{self, BlockSource, BlockSourceError},
 };
 

@@ -2,8 +2,8 @@
 //!
 //! Imports its siblings. The bytes are unchecked: [`file`](super::file) checks them.
 
+use crate::block::Cid;
 use bytes::Bytes;
-use cid::Cid;
 
 use super::{Kubo, RpcError, patience::Patience, reply::Reply};
 

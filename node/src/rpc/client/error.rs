@@ -5,7 +5,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use cid::Cid;
+use crate::block::Cid;
 
 use super::super::AddressError;
 

@@ -7,11 +7,10 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-use cid::Cid;
 
 use super::{Kubo, RpcError, blocks::BlockGetError, cat::Cat};
 use crate::{
-    block::{Block, BlockError, CODEC_RAW, MAX_BLOCK_BYTES, check_cid},
+    block::{Block, BlockError, CODEC_RAW, Cid, MAX_BLOCK_BYTES, check_cid},
     dag::{self, At, Part, WalkError},
 };
 

@@ -3,13 +3,13 @@
 //! Imports the store and its siblings. What an earlier attempt left is hashed and not asked for again; the file is named
 //! when its digest is the one that was expected. Everything is checked against its CID on the way.
 
-use cid::Cid;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{FileError, Kubo, Piece};
 use crate::{
+    block::Cid,
     fetch::Expected,
     pin::Lease,
     store::{Blockstore as _, FileInfo, Store, StoreError},

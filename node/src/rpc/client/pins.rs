@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use cid::Cid;
+use crate::block::Cid;
 use serde::Deserialize;
 
 use super::{Kubo, RpcError};

@@ -41,7 +41,7 @@ fn expected(bytes: &[u8]) -> Expected {
     Expected { digest: Sha256::digest(bytes).into(), size: bytes.len() as u64 }
 }
 
-async fn read(kubo: &Kubo, cid: &cid::Cid) -> Result<Vec<u8>, FileError> {
+async fn read(kubo: &Kubo, cid: &crate::block::Cid) -> Result<Vec<u8>, FileError> {
     let mut reader = kubo.file(cid, None, 1 << 30).await?;
     let mut bytes = Vec::new();
     while let Some(piece) = reader.next(&|_, _, _| None).await? {

@@ -15,7 +15,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use cid::Cid;
 use futures::stream;
 use reqwest::Body;
 use serde::Deserialize;
@@ -25,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Kubo, RpcError, link::Form, patience::Patience, reply, reply::Reply};
 use crate::{
     add::{self, Added, Content, ContentError},
+    block::Cid,
     dag::{self, Hashed, Tree},
     fetch::{Expected, threads},
 };

@@ -19,12 +19,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use cid::Cid;
 
 pub use self::http::Asked;
 use self::http::{Stream, body, part, request};
 use crate::{
-    block::{Block, CODEC_RAW},
+    block::{Block, CODEC_RAW, Cid},
     dag::{self, At, CHUNK_BYTES, Part},
 };
 

@@ -2,7 +2,7 @@
 
 use super::{say, yardstick};
 use bytes::Bytes;
-use cid::Cid;
+use shipfs_node::Cid;
 use shipfs_node::block::{Block, CODEC_RAW, cid_of};
 use shipfs_node::config::{Config, Limits, NetworkConfig, Security};
 use shipfs_node::dag;

@@ -10,10 +10,8 @@ mod source;
 mod want;
 
 use super::wire::Want;
-use crate::block::{Block, CODEC_RAW};
-use cid::Cid;
+use crate::block::{Block, CODEC_RAW, Cid, Multihash};
 use libp2p::PeerId;
-use multihash::Multihash;
 use source::{MAX_STRIKES, Source};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -44,7 +42,7 @@ const MAX_PROBES: usize = 128;
 const TRUSTED_FOR: Duration = Duration::from_secs(300);
 
 /// The key of a want: the digest, since two CIDs with one multihash name the same bytes.
-type Hash = Multihash<64>;
+type Hash = Multihash;
 /// Names a session.
 pub(super) type SessionId = u64;
 

@@ -4,8 +4,7 @@
 
 use super::super::wire::Want;
 use super::Hash;
-use crate::block::Block;
-use cid::Cid;
+use crate::block::{Block, Cid};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

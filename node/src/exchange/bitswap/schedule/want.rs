@@ -1,8 +1,7 @@
 //! What is wanted, who waits for it, and what comes of it.
 
 use super::{Hash, SessionId};
-use crate::block::Block;
-use cid::Cid;
+use crate::block::{Block, Cid};
 use libp2p::PeerId;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
