@@ -51,6 +51,11 @@ impl InOrder {
         Ok(())
     }
 
+    /// Pieces that wait for earlier ones.
+    pub(super) fn early(&self) -> usize {
+        self.early.len()
+    }
+
     /// The digest of what was hashed.
     pub(super) fn finish(&mut self) -> [u8; 32] {
         self.hasher.finalize_reset().into()
