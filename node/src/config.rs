@@ -87,7 +87,7 @@ pub struct Limits {
     /// What long messages of peers that were asked for nothing may take together while they are read, in bytes: 16 MiB.
     /// They are lists of a hundred wants and more; each takes 256 KiB at most.
     pub unasked_bytes: usize,
-    /// Blocks that lie in memory before the one that is being sent to their peer is gone: 64. Without room for one more,
+    /// Blocks that lie in memory before the one that is being sent to their peer is gone: 16. Without room for one more,
     /// a peer has to wait for the disk between two blocks.
     pub blocks_read_ahead: usize,
     /// Addresses of one peer that the routing table gets, as long as it is connected, 32: it may announce others all day.
@@ -112,7 +112,7 @@ impl Default for Limits {
             wants_per_peer: 1024,
             messages_per_second: 2000,
             unasked_bytes: 16 << 20,
-            blocks_read_ahead: 64,
+            blocks_read_ahead: 16,
             addresses_per_peer: 32,
             provider_records: 64 << 10,
             provider_records_per_peer: 16 << 10,

@@ -67,6 +67,8 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Joined<C> {
             return Poll::Pending;
         }
         ready!(this.drain(context))?;
+        // Hundreds of peers to which nothing is sent any more must not keep theirs; while there is more to send, it stays.
+        this.buffer = Vec::new();
         Pin::new(&mut this.inner).poll_flush(context)
     }
 

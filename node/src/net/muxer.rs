@@ -24,21 +24,26 @@ const FIRST_WINDOW_BYTES: usize = 256 << 10;
 /// What the windows of all streams of a connection may grow by, in bytes: one stream at 1 Gbit/s over a round trip of
 /// 30 ms, and as much as one peer is asked for at a time.
 const MAX_GROWTH_BYTES: usize = 4 << 20;
-/// What the windows of all connections may grow by together, in bytes. The first thirty-two get all they may; for those
-/// that come while these are open, the first window has to do: on a link of 1 ms it carries 250 MB/s.
-const ALL_GROWTH_BYTES: usize = 128 << 20;
+/// What the windows of all connections may grow by together, in bytes, if this node opened them: the first twenty-four get
+/// all they may; for those that come while these are open, the first window has to do: on a link of 1 ms it carries 250 MB/s.
+const ALL_GROWTH_BYTES: usize = 96 << 20;
+/// The same for connections that others opened, who may be many, and whose wish it is.
+const ALL_INBOUND_GROWTH_BYTES: usize = 16 << 20;
 /// Streams that others have opened and that nobody has taken up yet; further ones are reset.
 const MAX_WAITING_STREAMS: usize = MAX_STREAMS;
 
-/// The upgrade. Connections that clones of it make share one allowance.
+/// The upgrade. Connections that clones of it make share two allowances.
 #[derive(Clone, Debug)]
 pub(super) struct Yamux {
     left: Arc<AtomicUsize>,
+    inbound_left: Arc<AtomicUsize>,
 }
 
 impl Default for Yamux {
     fn default() -> Self {
-        Self { left: Arc::new(AtomicUsize::new(ALL_GROWTH_BYTES)) }
+        let [left, inbound_left] =
+            [ALL_GROWTH_BYTES, ALL_INBOUND_GROWTH_BYTES].map(|bytes| Arc::new(AtomicUsize::new(bytes)));
+        Self { left, inbound_left }
     }
 }
 
@@ -86,7 +91,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> InboundConnectionUpgrade<C> for Yamux {
     type Error = io::Error;
     type Future = future::Ready<io::Result<Muxer<C>>>;
     fn upgrade_inbound(self, socket: C, _: &'static str) -> Self::Future {
-        future::ready(Ok(Muxer::new(socket, Mode::Server, &self.left)))
+        future::ready(Ok(Muxer::new(socket, Mode::Server, &self.inbound_left)))
     }
 }
 

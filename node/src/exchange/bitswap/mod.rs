@@ -1,7 +1,7 @@
 //! Bitswap, both halves, over libp2p streams.
 //!
 //! [`wire`] is the protocol's bytes, `schedule` decides who is asked for what, `receive` reads streams and checks
-//! what arrives, [`session`] is what a fetch holds, `serve` answers other peers, [`behaviour`] ties all of it to the
+//! what arrives, [`session`] is what a fetch holds, `ledger` is what a peer wants and `serve` answers it, [`behaviour`] ties all of it to the
 //! swarm. The swarm's task carries no data: each stream is read by a task of its own, hashing happens on blocking
 //! threads, and every queue between them is bounded.
 //!
@@ -10,6 +10,7 @@
 
 pub mod behaviour;
 mod buffers;
+mod ledger;
 mod receive;
 mod schedule;
 mod serve;
@@ -23,11 +24,11 @@ use crate::trace::Trace;
 use behaviour::{InboundSlot, OpenError, Opener, Version};
 use buffers::Buffers;
 use futures::AsyncWriteExt as _;
+use ledger::Ledger;
 use libp2p::PeerId;
 use libp2p::swarm::{ConnectionId, Stream};
 use receive::Intake;
 use schedule::{Action, Schedule};
-use serve::Ledger;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,6 +46,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HASHING: usize = 16;
 /// Messages whose wants are looked up at once, of all peers together: enough to keep the index busy.
 const MAX_LOOKUPS: usize = 4;
+/// Long lists of wants that are decoded at once, of all peers together: each takes 128 KiB until it is in a ledger.
+const MAX_LISTS: usize = 8;
 /// Signals to the owner of the swarm that may wait; a full queue drops a search, which is repeated anyway.
 const MAX_SIGNALS: usize = 64;
 
@@ -96,6 +99,7 @@ struct Inner {
     serving: AtomicBool,
     hashing: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
+    lists: Semaphore,
     /// What long messages of all who were asked for nothing take.
     unasked: Arc<Semaphore>,
     /// Blocks read ahead for all who are sent some.
@@ -137,6 +141,7 @@ impl Exchange {
             serving: AtomicBool::new(false),
             hashing: Arc::new(Semaphore::new(MAX_HASHING)),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+            lists: Semaphore::new(MAX_LISTS),
             unasked: Arc::new(Semaphore::new(limits.unasked_bytes.max(receive::MAX_UNASKED_BYTES))),
             ahead: Arc::new(Semaphore::new(limits.blocks_read_ahead)),
             limits: limits.clone(),

@@ -149,21 +149,19 @@ impl Exchange {
             let read = tokio::time::timeout(timeout, read).await;
             let read = read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
             let Some((bytes, permit, shared)) = read else { continue };
-            let mut turn = None;
+            let (mut turn, mut place) = (None, None);
             let decoded = if length > LONG_BYTES && !may_send_blocks {
                 turn = Some(intake.wants.lock().await);
+                place = Some(self.0.lists.acquire().await.map_err(io::Error::other)?);
                 let bytes = bytes.clone();
                 self.look_up(move |_| wire::decode(&bytes)).await.ok_or(io::ErrorKind::ConnectionAborted)?
             } else {
                 wire::decode(&bytes)
             };
             let message = decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            let entries = message.wants.len() + message.presences.len();
-            let cost = 1 + (entries / ENTRIES_A_MESSAGE) as u32;
-            let wait = lock(&intake.pace).spend(cost, Instant::now());
-            if !wait.is_zero() {
-                tracing::trace!(%peer, ?wait, "the peer sends too many messages");
-                tokio::time::sleep(wait).await;
+            let (entries, is_list) = (message.wants.len() + message.presences.len(), place.is_some());
+            if !is_list {
+                self.keep_pace(peer, &intake, entries).await;
             }
             if !message.wants.is_empty() || message.full {
                 if turn.is_none() {
@@ -171,11 +169,26 @@ impl Exchange {
                 }
                 self.take_wants(&ledger, message.full, message.wants).await;
             }
-            drop((turn, shared));
+            drop((turn, place, shared));
             self.take_presences(peer, &message.presences);
             if !message.blocks.is_empty() {
                 self.take_blocks(peer, message.blocks, bytes, permit, &intake).await;
+            } else {
+                drop((bytes, permit));
             }
+            // What is decoded takes twice the memory of what came: nobody waits with that.
+            if is_list {
+                self.keep_pace(peer, &intake, entries).await;
+            }
+        }
+    }
+
+    /// Waits until a message of so many entries is covered by what the peer may send.
+    async fn keep_pace(&self, peer: PeerId, intake: &Intake, entries: usize) {
+        let wait = lock(&intake.pace).spend(1 + (entries / ENTRIES_A_MESSAGE) as u32, Instant::now());
+        if !wait.is_zero() {
+            tracing::trace!(%peer, ?wait, "the peer sends too many messages");
+            tokio::time::sleep(wait).await;
         }
     }
 
