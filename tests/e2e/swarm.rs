@@ -2,7 +2,7 @@
 //!
 //! Figures are printed; what is asserted is what does not depend on how busy this machine is.
 
-use crate::hosts::{Hosts, MIB, PATIENCE, Pull, report};
+use crate::hosts::{Hosts, MIB, Pull, report};
 use shipfs_node::block::Block;
 use shipfs_node::config::Config;
 use shipfs_node::dag::CHUNK_BYTES;
@@ -13,8 +13,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// 25 MiB/s and what goes around them.
+/// 25 MiB/s and a little: 24.2 of payload.
 const HOLDER_MEGABITS: u32 = 212;
+/// What of a full frame on such a link is payload: 1448 bytes of 1514.
+const PAYLOAD: f64 = 1448.0 / 1514.0;
 /// What comes twice, of a hundred bytes, at most.
 const DUPLICATES_PERCENT: u64 = 5;
 /// What headers, TLS, wants and mDNS add to a hundred bytes of blocks.
@@ -102,11 +104,12 @@ fn privileged_the_speeds_of_four_holders_add_up() {
     let took = pull.succeed();
     let received = hosts.received(5) - received;
     report(&format!(
-        "four holders of 25 MiB/s each: {:.0} MiB in {:.2} s, {:.1} MiB/s; {:.1} MiB/s of {} in its middle; shares {:?}; {:.1} % more \
-         bytes than the image came",
+        "four holders of 25 MiB/s each, headers included: {:.0} MiB in {:.2} s, {:.1} MiB/s, {:.1} with the headers; {:.1} MiB/s of \
+         {} in its middle; shares {:?}; {:.1} % more bytes than the image came",
         mib(size),
         took.as_secs_f64(),
         mib(size) / took.as_secs_f64(),
+        mib(size) / took.as_secs_f64() / PAYLOAD,
         mib(size / 8 * 6) / (most - begun).as_secs_f64(),
         4 * 25,
         shares(&sent, &hosts.sent(&HOLDERS), size),
@@ -285,6 +288,8 @@ fn privileged_a_pull_outlives_a_partition() {
     const HOLDERS: [usize; 2] = [1, 2];
     /// How long nobody can be reached.
     const CUT: Duration = Duration::from_secs(8);
+    /// What a new connection takes, on a busy machine, and an eighth of the image.
+    const GOES_ON_WITHIN: Duration = Duration::from_secs(5);
     if !privileged("privileged_a_pull_outlives_a_partition") {
         return;
     }
@@ -307,17 +312,21 @@ fn privileged_a_pull_outlives_a_partition() {
         };
         hosts.lan.cut(HOLDERS[0], false);
         let back = Instant::now();
-        let pull = running.unwrap_or_else(|| hosts.pull(puller, &cid));
+        let mut pull = running.unwrap_or_else(|| hosts.pull(puller, &cid));
+        pull.until(size / 8 * 5).expect("it goes on");
+        let went_on = back.elapsed();
         pull.succeed();
         let (took, received) = (back.elapsed(), hosts.received(puller) - received);
         report(&format!(
-            "both holders were cut off half-way, one came back: {} {:.2} s later all was there; {:.2} % more bytes than the \
-             image came",
-            if patient { "the same pull went on, and" } else { "run again," },
+            "both holders were cut off half-way, one came back: {} an eighth had come {:.2} s later, all {:.2} s later; {:.2} \
+             % more bytes than the image came",
+            if patient { "the same pull went on," } else { "run again," },
+            went_on.as_secs_f64(),
             took.as_secs_f64(),
             (received as f64 / size as f64 - 1.0) * 100.0
         ));
-        assert!(took < PATIENCE, "{took:?}");
+        // An eighth takes 0.7 s; TCP alone would go on five to nine seconds after such a cut.
+        assert!(went_on < GOES_ON_WITHIN, "{went_on:?}");
         assert_few_duplicates(received, size);
         hosts.assert_same(puller, 1);
         hosts.cut(&HOLDERS, false);

@@ -4,6 +4,7 @@
 //! [`Command`]s. It never waits for a peer: everything slow is a query whose answer comes as an event.
 
 use super::behaviour::{Behaviour, BehaviourEvent};
+use super::beside::Beside;
 use super::known::{self, Known, Link};
 use super::listening::{Listened, Listening};
 use super::secured::Secured;
@@ -54,8 +55,8 @@ struct Search {
 }
 
 pub(super) struct Actor {
-    swarm: Swarm<Behaviour>,
-    exchange: Exchange,
+    pub(super) swarm: Swarm<Behaviour>,
+    pub(super) exchange: Exchange,
     commands: mpsc::Receiver<Command>,
     signals: mpsc::Receiver<Signal>,
     named: Vec<Multiaddr>,
@@ -63,9 +64,10 @@ pub(super) struct Actor {
     /// Peers that delivered before.
     remembered: Vec<Multiaddr>,
     secured: Secured,
-    connected: HashMap<PeerId, Known>,
+    pub(super) connected: HashMap<PeerId, Known>,
     /// Dials of peers that were found on the link.
     found_dials: HashSet<ConnectionId>,
+    pub(super) beside: Beside,
     dials: HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<PeerId, NetError>>)>,
     provides: HashMap<kad::QueryId, oneshot::Sender<bool>>,
     searches: HashMap<kad::QueryId, Search>,
@@ -97,6 +99,7 @@ impl Actor {
             secured,
             connected: HashMap::new(),
             found_dials: HashSet::new(),
+            beside: Beside::default(),
             dials: HashMap::new(),
             provides: HashMap::new(),
             searches: HashMap::new(),
@@ -282,6 +285,7 @@ impl Actor {
                     self.search(&cid, None);
                 }
             }
+            Signal::Redial(peer) => self.dial_beside(peer),
             Signal::Ban(peer) => {
                 tracing::warn!(%peer, "a peer sends blocks that nobody asked for, it is cut off");
                 self.cut_off(peer);
@@ -308,6 +312,7 @@ impl Actor {
                 if self.found_dials.remove(&connection_id) {
                     self.dial_found();
                 }
+                self.choose(peer_id, connection_id);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 tracing::debug!(peer = %peer_id, ?cause, "disconnected");
@@ -318,11 +323,13 @@ impl Actor {
                         self.secured.forget(&peer_id);
                     }
                 }
+                self.gone(peer_id, connection_id);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, peer_id } => {
                 self.exchange.trace().dial_failed(peer_id, &error);
                 tracing::debug!(%error, "a dial failed");
                 self.found_dials.remove(&connection_id);
+                self.beside.failed(connection_id);
                 if let Some((address, reply)) = self.dials.remove(&connection_id) {
                     let _ = reply.send(Err(NetError::Dial { address, reason: error.to_string() }));
                 }

@@ -8,6 +8,7 @@
 
 mod actor;
 mod behaviour;
+mod beside;
 mod frames;
 pub mod gate;
 mod hosts;

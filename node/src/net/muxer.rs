@@ -15,6 +15,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::time::Sleep;
 use yamux::{Config, Connection, ConnectionError, Mode, Stream};
 
 /// Streams of one connection at once. Bitswap takes 32 from a peer and Kademlia as many.
@@ -31,6 +33,9 @@ const ALL_GROWTH_BYTES: usize = 96 << 20;
 const ALL_INBOUND_GROWTH_BYTES: usize = 16 << 20;
 /// Streams that others have opened and that nobody has taken up yet; further ones are reset.
 const MAX_WAITING_STREAMS: usize = MAX_STREAMS;
+
+/// How long a connection may take to say that it ends. A dead one would do so for as long as TCP keeps trying.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The upgrade. Connections that clones of it make share two allowances.
 #[derive(Clone, Debug)]
@@ -110,6 +115,7 @@ pub(super) struct Muxer<C> {
     /// Streams that came while nobody asked for one: yamux goes on only by handing them out.
     waiting: VecDeque<Stream>,
     waker: Option<Waker>,
+    closing: Option<Pin<Box<Sleep>>>,
     _growth: Growth,
 }
 
@@ -117,7 +123,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
     fn new(socket: C, mode: Mode, left: &Arc<AtomicUsize>) -> Self {
         let growth = Growth::take(left);
         let connection = Connection::new(Frames::new(socket), config(&growth), mode);
-        Self { connection, _growth: growth, waiting: VecDeque::new(), waker: None }
+        Self { connection, _growth: growth, waiting: VecDeque::new(), waker: None, closing: None }
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
@@ -149,6 +155,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let closing = self.closing.get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_TIMEOUT)));
+        if closing.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
         self.connection.poll_close(context)
     }
 

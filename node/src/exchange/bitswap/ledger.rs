@@ -5,8 +5,8 @@
 //! Imports the wire's types. It knows nothing of streams and of the store.
 
 use super::wire::Want;
+use crate::block::Cid;
 use crate::config::Limits;
-use cid::Cid;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_cid_of_any_length_is_kept_as_it_is() {
-        let identity = multihash::Multihash::wrap(0, &[7; 64]).expect("fits");
+        let identity = crate::block::Multihash::wrap(0, &[7; 64]).expect("fits");
         let long = Cid::new_v1(0x55, identity);
         let old = Cid::new_v0(*cid(1).hash()).expect("SHA2-256");
         for cid in [long, old, cid(1), Cid::new_v1(u64::MAX, *cid(1).hash())] {

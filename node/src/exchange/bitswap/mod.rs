@@ -30,11 +30,13 @@ use libp2p::swarm::{ConnectionId, Stream};
 use receive::Intake;
 use schedule::{Action, Schedule};
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,6 +44,9 @@ use tokio_util::task::TaskTracker;
 const TICK: Duration = Duration::from_millis(100);
 /// Longest time one write to a peer may take: a block of 256 KiB at 10 KiB/s. A peer that reads slower is cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time it may take once there is another connection to the peer: the one that is written to may be dead, which
+/// TCP finds out after a quarter of an hour.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Messages with blocks that are hashed or wait for it, of all peers together: 4 MiB at the usual block size.
 const MAX_HASHING: usize = 16;
 /// Messages whose wants are looked up at once, of all peers together: enough to keep the index busy.
@@ -56,6 +61,8 @@ const MAX_SIGNALS: usize = 64;
 pub enum Signal {
     /// Find providers of this CID and connect to them.
     Seek(Cid),
+    /// Nothing comes from this peer, though it owes something: see whether another connection does better.
+    Redial(PeerId),
     /// Disconnect this peer and refuse it from now on.
     Ban(PeerId),
 }
@@ -86,6 +93,8 @@ struct Counters {
 struct Peer {
     openers: Vec<(ConnectionId, Opener)>,
     wake: Arc<Notify>,
+    /// There is another connection.
+    newer: Arc<Notify>,
     token: CancellationToken,
     counters: Arc<Counters>,
     intake: Arc<Intake>,
@@ -235,6 +244,7 @@ impl Exchange {
         for action in actions {
             let signal = match action {
                 Action::Seek(cid) => Signal::Seek(cid),
+                Action::Redial(peer) => Signal::Redial(peer),
                 Action::Ban(peer) => Signal::Ban(peer),
             };
             if self.0.signals.try_send(signal).is_err() {
@@ -253,18 +263,19 @@ impl Exchange {
         let mut peers = lock(&self.0.peers);
         let entry = peers.entry(peer).or_insert_with(|| {
             let token = self.0.token.child_token();
-            let wake = Arc::new(Notify::new());
+            let (wake, newer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
             let ledger = Arc::new(Mutex::new(Ledger::new(&self.0.limits)));
             let intake = Arc::new(Intake::new(&self.0.limits));
-            let (exchange, wants, cut) = (self.clone(), wake.clone(), token.clone());
-            let asking = async move { cut.run_until_cancelled(exchange.send_wants(peer, wants)).await };
-            let (exchange, replies, cut) = (self.clone(), ledger.clone(), token.clone());
-            let answering = async move { cut.run_until_cancelled(exchange.send_replies(peer, replies)).await };
+            let (exchange, wants, moves, cut) = (self.clone(), wake.clone(), newer.clone(), token.clone());
+            let asking = async move { cut.run_until_cancelled(exchange.send_wants(peer, wants, moves)).await };
+            let (exchange, replies, moves, cut) = (self.clone(), ledger.clone(), newer.clone(), token.clone());
+            let answering = async move { cut.run_until_cancelled(exchange.send_replies(peer, replies, moves)).await };
             self.0.tasks.spawn_on(asking, &self.0.runtime);
             self.0.tasks.spawn_on(answering, &self.0.runtime);
-            Peer { openers: Vec::new(), wake, token, counters: Arc::default(), intake, ledger }
+            Peer { openers: Vec::new(), wake, newer, token, counters: Arc::default(), intake, ledger }
         });
         entry.openers.push((connection, opener));
+        entry.newer.notify_waiters();
         let (wake, arriving) = (entry.wake.clone(), entry.intake.arriving.clone());
         drop(peers);
         self.with_schedule(|schedule| schedule.peer_connected(peer, wake, arriving, Instant::now()));
@@ -282,6 +293,16 @@ impl Exchange {
         drop(peers);
         self.0.trace.lost(&peer);
         self.with_schedule(|schedule| schedule.peer_disconnected(&peer, Instant::now()));
+    }
+
+    /// Bytes of messages that came from a connected peer, those of unfinished ones too.
+    pub(crate) fn bytes_heard(&self, peer: &PeerId) -> u64 {
+        lock(&self.0.peers).get(peer).map_or(0, |peer| peer.intake.arriving.load(Ordering::Relaxed))
+    }
+
+    /// Asks a peer again for everything that it was asked for over a connection that was dead, and is gone now.
+    pub(crate) fn ask_again(&self, peer: &PeerId) {
+        self.with_schedule(|schedule| schedule.peer_moved(peer, Instant::now()));
     }
 
     /// Starts a reader for an inbound stream.
@@ -308,7 +329,7 @@ impl Exchange {
     }
 
     /// Sends what we want from a peer, on one stream, for as long as it is connected.
-    async fn send_wants(&self, peer: PeerId, wake: Arc<Notify>) {
+    async fn send_wants(&self, peer: PeerId, wake: Arc<Notify>, newer: Arc<Notify>) {
         let mut stream: Option<(Stream, Version)> = None;
         loop {
             wake.notified().await;
@@ -338,7 +359,7 @@ impl Exchange {
                     sender.write_all(&message).await?;
                     sender.flush().await
                 };
-                match tokio::time::timeout(WRITE_TIMEOUT, write).await {
+                match in_time(write, &newer).await {
                     Ok(Ok(())) => {
                         self.count_sent(&peer, message.len());
                         break;
@@ -352,4 +373,20 @@ impl Exchange {
             }
         }
     }
+}
+
+/// Waits for a write to a peer, for [`WRITE_TIMEOUT`] at most; once there is another connection to it, for
+/// [`MOVE_TIMEOUT`], after which the one that is written to counts as broken.
+async fn in_time<T>(write: impl Future<Output = io::Result<T>>, newer: &Notify) -> Result<io::Result<T>, Elapsed> {
+    let moved = async {
+        newer.notified().await;
+        tokio::time::sleep(MOVE_TIMEOUT).await;
+    };
+    let write = async {
+        tokio::select! {
+            done = write => done,
+            () = moved => Err(io::ErrorKind::TimedOut.into()),
+        }
+    };
+    tokio::time::timeout(WRITE_TIMEOUT, write).await
 }

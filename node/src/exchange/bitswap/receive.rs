@@ -125,7 +125,7 @@ impl Exchange {
                 let Some(allowance) = allowance else {
                     tracing::debug!(%peer, length, "skipping a long message nobody asked for");
                     self.waste(&peer, length);
-                    self.with_schedule(|schedule| schedule.on_bogus(peer));
+                    self.with_schedule(|schedule| schedule.on_unneeded(peer, length));
                     let skipped =
                         futures::io::copy((&mut stream).take(length as u64), &mut futures::io::sink()).await?;
                     return if skipped == length as u64 {

@@ -6,10 +6,10 @@
 use super::behaviour::Version;
 use super::ledger::{Job, Ledger};
 use super::wire::{self, Want};
-use super::{Exchange, WRITE_TIMEOUT, lock};
+use super::{Exchange, in_time, lock};
+use crate::block::Cid;
 use crate::store::Blockstore;
 use bytes::{Buf as _, Bytes};
-use crate::block::Cid;
 use futures::{AsyncWriteExt as _, future::OptionFuture};
 use libp2p::PeerId;
 use libp2p::swarm::Stream;
@@ -17,6 +17,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// A peer that takes nothing of a block for this long does not read: a write takes a millisecond or two.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -63,7 +64,7 @@ impl Exchange {
     }
 
     /// Sends replies to one peer for as long as it is connected.
-    pub(super) async fn send_replies(&self, peer: PeerId, ledger: Arc<Mutex<Ledger>>) {
+    pub(super) async fn send_replies(&self, peer: PeerId, ledger: Arc<Mutex<Ledger>>, newer: Arc<Notify>) {
         let wake = lock(&ledger).wake.clone();
         let mut stream: Option<(Stream, Version)> = None;
         // The block after the one being sent is read meanwhile, if there is room for it: a peer that does not read what it
@@ -83,7 +84,7 @@ impl Exchange {
             if ahead.is_none() {
                 // Nothing more to say for now: let what was written go.
                 if let Some((open, _)) = &mut stream
-                    && !matches!(tokio::time::timeout(WRITE_TIMEOUT, open.flush()).await, Ok(Ok(())))
+                    && !matches!(in_time(open.flush(), &newer).await, Ok(Ok(())))
                 {
                     stream = None;
                 }
@@ -113,7 +114,7 @@ impl Exchange {
                 },
             };
             let job = ready.job();
-            match tokio::time::timeout(WRITE_TIMEOUT, write(open, *version, ready)).await {
+            match in_time(write(open, *version, ready), &newer).await {
                 Ok(Ok((sent, written))) => {
                     failed = 0;
                     if let Some(entry) = lock(&self.0.peers).get(&peer) {

@@ -6,13 +6,14 @@
 //! slow one is never cut off. Nothing here does I/O or reads a clock: callers pass the time in and carry out the
 //! [`Action`]s that come back.
 
+mod search;
 mod source;
 mod want;
 
 use super::wire::Want;
 use crate::block::{Block, CODEC_RAW, Cid, Multihash};
 use libp2p::PeerId;
-use source::{MAX_STRIKES, Source};
+use source::{Came, MAX_STRIKES, Source};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -24,7 +25,7 @@ use want::{Denial, Pick, SessionState, Wanted};
 /// Bytes asked for, of all peers together, or received and not taken by a session yet: what the exchange may hold in
 /// memory. Four peers with full windows.
 const MAX_BYTES: usize = 16 << 20;
-/// Blocks nobody asked for, and long messages of that kind, after which a peer is cut off.
+/// Blocks nobody asked for, long messages of that kind, and blocks sent again far too often, after which a peer is cut off.
 const MAX_BOGUS_BLOCKS: u32 = 16;
 /// Peers asked at once for the first block of all that a session wants, if none of them has delivered anything yet: it
 /// is the small root of a file, and shows who is honest.
@@ -33,11 +34,6 @@ const FIRST_COPIES: usize = 3;
 const MAX_OFFENDERS: usize = 1024;
 /// A denial is forgotten after this long: the peer may be fetching the block itself.
 const DENIAL_LIFETIME: Duration = Duration::from_secs(2);
-/// How often peers and routing are asked again for what nobody is known to hold.
-const SEEK_INTERVAL: Duration = Duration::from_secs(2);
-/// Most peers asked whether they have a block, in one such interval: a bound on how loud a search is. The others have
-/// their turn in the next one.
-const MAX_PROBES: usize = 128;
 /// A peer that delivered within this time is asked first by a new session: the blobs of one image lie together.
 const TRUSTED_FOR: Duration = Duration::from_secs(300);
 
@@ -93,6 +89,13 @@ impl Schedule {
             self.forget_asked(hash, peer);
         }
         self.assign(now);
+    }
+
+    /// A connection to the peer that had died was given up for a new one: what was asked over it is asked again.
+    pub(super) fn peer_moved(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(source) = self.sources.get_mut(peer) {
+            source.moved(now);
+        }
     }
 
     /// Whether wants of ours are outstanding at this peer.
@@ -248,16 +251,19 @@ impl Schedule {
     pub(super) fn on_block(&mut self, peer: PeerId, block: &Block, now: Instant) -> Arrival {
         let hash = *block.cid().hash();
         let mut source = self.sources.get_mut(&peer);
-        let owed = source.as_mut().is_some_and(|source| source.came(&hash));
+        let came = source.as_mut().map_or(Came::Unasked, |source| source.arrived(&hash));
         let asked = source.as_mut().and_then(|source| source.release(&hash));
         let Some(wanted) = self.wants.remove(&hash) else {
-            if owed {
+            match came {
                 // A small block is sent in place of HAVE.
-                self.has(peer, &hash, now);
-                return Arrival::Duplicate;
+                Came::Asked => self.has(peer, &hash, now),
+                Came::Again => {}
+                Came::Unasked => {
+                    self.on_bogus(peer);
+                    return Arrival::Bogus;
+                }
             }
-            self.on_bogus(peer);
-            return Arrival::Bogus;
+            return Arrival::Duplicate;
         };
         if let Some(source) = source {
             source.delivered(block, asked.as_ref(), now);
@@ -288,6 +294,16 @@ impl Schedule {
         Arrival::Wanted
     }
 
+    /// Counts a long message of a peer that owes nothing: blocks that it has sent before, perhaps, if it has sent any.
+    pub(super) fn on_unneeded(&mut self, peer: PeerId, bytes: usize) {
+        let is_repeat = |source: &mut Source| {
+            source.is_proven() && source.may_repeat(bytes.div_ceil(source.block_bytes.max(1)) as u64)
+        };
+        if !self.sources.get_mut(&peer).is_some_and(is_repeat) {
+            self.on_bogus(peer);
+        }
+    }
+
     /// Counts something that a peer sent without being asked, and cuts it off when that goes on.
     pub(super) fn on_bogus(&mut self, peer: PeerId) {
         if let Some(source) = self.sources.get_mut(&peer) {
@@ -302,8 +318,11 @@ impl Schedule {
     pub(super) fn tick(&mut self, now: Instant) {
         let reliable = self.sources.values().filter(|source| source.is_proven() && source.is_reliable());
         let usual = reliable.map(Source::latency).min().unwrap_or_default();
-        for source in self.sources.values_mut() {
+        for (peer, source) in &mut self.sources {
             source.tick(usual, now);
+            if source.is_to_be_redialled(now) {
+                self.actions.push(Action::Redial(*peer));
+            }
         }
         for wanted in self.wants.values_mut() {
             wanted.denied.retain(|denial| now.duration_since(denial.at) < DENIAL_LIFETIME);
@@ -449,40 +468,6 @@ impl Schedule {
             None if any => Pick::Wait,
             None if wanted.asked.is_empty() => Pick::Unheld,
             None => Pick::Stuck,
-        }
-    }
-
-    /// Asks peers whether they have the first block of each session that nobody is known to have, or to deliver; all
-    /// others, once, whether they have its root. Who says so later, when the root has come there, too, is fetching the
-    /// same file, and has blocks to give.
-    fn search(&mut self, now: Instant) {
-        for session in self.sessions.values_mut() {
-            let unheld = session.unheld.values().next().and_then(|hash| self.wants.get(hash));
-            let missing = unheld.map(|wanted| wanted.cid).or(session.stuck);
-            let Some(cid) = missing.or(session.root) else { continue };
-            if missing.is_some() && session.last_seek.is_none_or(|at| now.duration_since(at) >= SEEK_INTERVAL) {
-                session.last_seek = Some(now);
-                session.probes = 0;
-                self.actions.push(Action::Seek(cid));
-                let is_left =
-                    |(peer, source): (&PeerId, &Source)| !source.is_given_up(now) && !session.probed.contains(peer);
-                if !self.sources.iter().any(is_left) {
-                    session.probed.clear();
-                }
-            }
-            for (peer, source) in &mut self.sources {
-                if session.probes == MAX_PROBES {
-                    break;
-                }
-                if missing.is_none() && session.holders.contains(peer) {
-                    continue;
-                }
-                if !source.is_given_up(now) && session.probed.insert(*peer) {
-                    session.probes += 1;
-                    session.probe = Some(*cid.hash());
-                    source.probe(cid);
-                }
-            }
         }
     }
 }

@@ -5,7 +5,7 @@
 use super::super::wire::Want;
 use super::Hash;
 use crate::block::{Block, Cid};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -44,8 +44,20 @@ pub(super) const MAX_STRIKES: u32 = 3;
 const REST: Duration = Duration::from_secs(5);
 /// A peer that was late too often is not even searched for this long.
 pub(super) const FORGIVEN_AFTER: Duration = Duration::from_secs(15);
+/// A peer that has delivered before, owes something and says nothing at all for this long is dialled beside the connection
+/// that it has: TCP waits for as long again as a link was cut before it tries, a new connection gets through at once. Every
+/// such connection that brought nothing doubles it, up to sixteen times.
+pub(super) const REDIAL_AFTER: Duration = Duration::from_secs(2);
+/// How often it is dialled while it cannot be reached: with the system's own second try after a second, one try a second.
+const REDIAL_INTERVAL: Duration = Duration::from_secs(2);
 /// Blocks remembered as asked for and not received: what may still come late. Far more than any window.
 const MAX_OWED: usize = 4096;
+
+/// Blocks remembered as having come from a peer: three full windows. Some peers (Helia is one) send what they are still
+/// sending once more whenever another message comes, and a busy machine makes that many.
+const MAX_LATELY: usize = 3 * WINDOW_BLOCKS.1;
+/// Blocks that a peer may have sent again beyond those that it has delivered.
+pub(super) const MAX_REPEATS: u64 = 16;
 
 /// A block that a peer was asked for.
 pub(super) struct Asked {
@@ -64,15 +76,37 @@ impl Asked {
     }
 }
 
+/// How often a peer was asked for a block, and how often whether it has it: a small one is sent in answer to either.
+#[derive(Default)]
+struct Owed {
+    blocks: u32,
+    presences: u32,
+}
+
+/// Whether a block that came was to come.
+pub(super) enum Came {
+    /// It was asked for.
+    Asked,
+    /// It was, and came before.
+    Again,
+    /// It was not, as far as anybody remembers, or has come again more often than is good for anything.
+    Unasked,
+}
+
 /// A connected peer.
 pub(super) struct Source {
     outbox: Vec<Want>,
     wake: Arc<Notify>,
     pub(super) asked: HashMap<Hash, Asked>,
-    /// How often each block was asked for without having come since: what the peer may send.
-    owed: HashMap<Hash, u32>,
+    /// What the peer may send: what was asked for and has not come since.
+    owed: HashMap<Hash, Owed>,
     /// Blocks themselves among those.
     blocks_owed: usize,
+    /// The first bytes of the hashes of what came last.
+    lately: VecDeque<u64>,
+    /// Blocks that somebody waited for, and those that came again.
+    useful: u64,
+    repeated: u64,
     /// Closed once the window is full, open again once half of it has arrived: so that wants travel in few messages.
     open: bool,
     /// Smoothed time from want to block.
@@ -86,6 +120,11 @@ pub(super) struct Source {
     /// Bytes of its messages so far, counted by whoever reads them.
     arriving: Arc<AtomicU64>,
     progress: (u64, Option<Instant>),
+    /// The last byte that came, or the time since when something is asked of it.
+    heard: (u64, Instant),
+    /// Connections that were made in place of another since.
+    moves: u32,
+    redialled: Option<Instant>,
     pub(super) strikes: u32,
     last_strike: Instant,
     /// What it has sent without being asked.
@@ -100,6 +139,9 @@ impl Source {
             asked: HashMap::new(),
             owed: HashMap::new(),
             blocks_owed: 0,
+            lately: VecDeque::new(),
+            useful: 0,
+            repeated: 0,
             open: true,
             latency: Duration::ZERO,
             shortest: Duration::MAX,
@@ -107,6 +149,9 @@ impl Source {
             pace: FIRST_WINDOW,
             last_block: None,
             progress: (arriving.load(Ordering::Relaxed), None),
+            heard: (arriving.load(Ordering::Relaxed), now),
+            moves: 0,
+            redialled: None,
             arriving,
             strikes: 0,
             last_strike: now,
@@ -167,9 +212,15 @@ impl Source {
         if !want.cancel {
             if self.owed.len() >= MAX_OWED {
                 self.owed.retain(|hash, _| self.asked.contains_key(hash));
+                self.blocks_owed = self.owed.values().map(|owed| owed.blocks as usize).sum();
             }
-            *self.owed.entry(*want.cid.hash()).or_default() += 1;
-            self.blocks_owed += usize::from(!want.have_only);
+            let owed = self.owed.entry(*want.cid.hash()).or_default();
+            if want.have_only {
+                owed.presences += 1;
+            } else {
+                owed.blocks += 1;
+                self.blocks_owed += 1;
+            }
         }
         self.outbox.push(want);
         self.wake.notify_one();
@@ -200,8 +251,40 @@ impl Source {
         }
     }
 
+    /// Everything asked of it is asked anew: the connection that carried it was given up for another.
+    pub(super) fn moved(&mut self, now: Instant) {
+        self.moves += 1;
+        self.heard.1 = now;
+        let asked: Vec<_> = self.asked.values().map(|asked| asked.cid).collect();
+        for cid in asked {
+            self.asked.insert(*cid.hash(), Asked::new(cid, now));
+            self.post(Want { cid, cancel: false, have_only: false, send_dont_have: true });
+        }
+    }
+
+    /// Whether the connection to it may be dead, and it is time to try another.
+    pub(super) fn is_to_be_redialled(&mut self, now: Instant) -> bool {
+        let arrived = self.arriving.load(Ordering::Relaxed);
+        if arrived != self.heard.0 {
+            (self.moves, self.redialled) = (0, None);
+        }
+        if arrived != self.heard.0 || self.asked.is_empty() || !self.is_proven() {
+            self.heard = (arrived, now);
+            return false;
+        }
+        let silent = now.duration_since(self.heard.1) >= REDIAL_AFTER * (1 << self.moves.min(4));
+        let is_time = silent && self.redialled.is_none_or(|at| now.duration_since(at) >= REDIAL_INTERVAL);
+        if is_time {
+            self.redialled = Some(now);
+        }
+        is_time
+    }
+
     /// Takes note that a search was sent as a want for the block itself, since the peer knows no searches.
     pub(super) fn asked_by_search(&mut self, cid: Cid, now: Instant) {
+        let owed = self.owed.entry(*cid.hash()).or_default();
+        owed.presences = owed.presences.saturating_sub(1);
+        owed.blocks += 1;
         self.blocks_owed += 1;
         self.asked.entry(*cid.hash()).or_insert(Asked::new(cid, now));
     }
@@ -229,9 +312,33 @@ impl Source {
     }
 
     fn reopen(&mut self) {
-        if self.asked.len() <= self.window() / 2 {
+        // One that sends things again at each message gets few: the next when it is done with what is in the last.
+        let done = if self.repeated > 0 { self.is_idle() } else { self.asked.len() <= self.window() / 2 };
+        if done {
             self.open = true;
         }
+    }
+
+    /// A block came.
+    pub(super) fn arrived(&mut self, hash: &Hash) -> Came {
+        let first = hash.digest().first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+        if self.came(hash) {
+            if self.lately.len() >= MAX_LATELY {
+                self.lately.pop_front();
+            }
+            self.lately.push_back(first);
+            Came::Asked
+        } else if self.lately.contains(&first) && self.may_repeat(1) {
+            Came::Again
+        } else {
+            Came::Unasked
+        }
+    }
+
+    /// Whether it may have sent so many more blocks that nobody needs: as many as it has delivered, and some.
+    pub(super) fn may_repeat(&mut self, blocks: u64) -> bool {
+        self.repeated += blocks;
+        self.repeated <= self.useful + MAX_REPEATS
     }
 
     /// Whether blocks may come that it was asked for, lately or long ago.
@@ -239,12 +346,16 @@ impl Source {
         self.blocks_owed > 0
     }
 
-    /// A block came; whether the peer was asked for it as often as it has sent it.
-    pub(super) fn came(&mut self, hash: &Hash) -> bool {
-        self.blocks_owed = self.blocks_owed.saturating_sub(1);
-        let Some(times) = self.owed.get_mut(hash) else { return false };
-        *times -= 1;
-        if *times == 0 {
+    /// A want is done with; whether the peer was asked for the block as often as it has sent it.
+    fn came(&mut self, hash: &Hash) -> bool {
+        let Some(owed) = self.owed.get_mut(hash) else { return false };
+        if owed.blocks > 0 {
+            owed.blocks -= 1;
+            self.blocks_owed -= 1;
+        } else {
+            owed.presences -= 1;
+        }
+        if owed.blocks + owed.presences == 0 {
             self.owed.remove(hash);
         }
         true
@@ -263,6 +374,7 @@ impl Source {
             }
         }
         self.strikes = 0;
+        self.useful += 1;
         self.last_block = Some(now);
         self.block_bytes = (self.block_bytes * 7 + block.data().len().max(1)) / 8;
         self.reopen();

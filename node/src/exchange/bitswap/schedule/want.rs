@@ -102,6 +102,8 @@ pub(super) enum Pick {
 pub(in crate::exchange::bitswap) enum Action {
     /// Look for providers of this CID and connect to them.
     Seek(Cid),
+    /// Dial this peer beside the connection that it has, which seems to be dead.
+    Redial(PeerId),
     /// Disconnect this peer and do not let it back: it sends what nobody asked for. Said again at each further offence.
     Ban(PeerId),
 }
