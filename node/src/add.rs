@@ -35,7 +35,7 @@ pub struct Added {
     pub size: u64,
     /// Its size with the nodes of its DAG, in bytes: what a directory entry (and Kubo's `add`) states.
     pub cumulative: u64,
-    /// It was there before; nothing was read or written.
+    /// It was there before.
     pub existed: bool,
 }
 
@@ -172,8 +172,9 @@ pub(crate) fn add(
     };
     check(expected, &hashed)?;
     let tree = dag::balanced(&hashed.leaves);
+    let existed = store.file(&tree.root).is_some();
     let info = staged.finish(&hashed, &tree)?;
-    Ok(added(&info, &tree, false))
+    Ok(added(&info, &tree, existed))
 }
 
 fn added(info: &FileInfo, tree: &Tree, existed: bool) -> Added {

@@ -260,10 +260,15 @@ fn privileged_d6_a_collection_makes_room_for_what_had_none() {
     let mut pipe = child.stdin.take().expect("a pipe");
     let place = disk.0.clone();
     let free = move || rustix::fs::statvfs(&place).map(|disk| disk.f_bavail * disk.f_frsize).expect("known");
-    // Zeroes never tell where an archive ends. Others may need the disk meanwhile.
+    // A layer that never ends. Others may need the disk meanwhile.
+    let mut layer = tar::Header::new_gnu();
+    layer.set_path("layer.tar").expect("a path");
+    layer.set_size(1 << 40);
+    layer.set_cksum();
     let writing = std::thread::spawn(move || {
         let mut least = free();
-        while pipe.write_all(&[0; 64 << 10]).is_ok() {
+        pipe.write_all(layer.as_bytes()).expect("is read");
+        while pipe.write_all(&[7; 64 << 10]).is_ok() {
             least = least.min(free());
         }
         (least, free())

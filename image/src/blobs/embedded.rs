@@ -78,13 +78,14 @@ impl Blobs for EmbeddedBlobs {
         Ok(Directory { cid, cumulative })
     }
 
-    async fn find(&self, expected: Expected) -> Result<Option<Added>, BlobsError> {
-        let there = self.blocking(move |store| {
-            store.file_by_digest(&expected.digest).iter().any(|info| info.size == expected.size)
-        });
-        if !there.await {
+    async fn find(&self, digest: &[u8; 32], size: Option<u64>) -> Result<Option<Added>, BlobsError> {
+        let wanted = *digest;
+        let there =
+            self.blocking(move |store| store.file_by_digest(&wanted).iter().map(|info| info.size).collect::<Vec<_>>());
+        let Some(size) = there.await.into_iter().find(|there| size.is_none_or(|size| size == *there)) else {
             return Ok(None);
-        }
+        };
+        let expected = Expected { digest: *digest, size };
         // The node knows its own DAG over bytes that are here, and makes it if need be. If they turn out damaged it looks
         // at the content instead, which is empty here and so is refused.
         match self.add(Content::Bytes(Bytes::new()), Some(expected), &|_| {}).await {

@@ -57,8 +57,8 @@ impl Blobs for ImportingBlobs {
         self.own.add_directory(entries).await
     }
 
-    async fn find(&self, expected: Expected) -> Result<Option<Added>, BlobsError> {
-        self.own.find(expected).await
+    async fn find(&self, digest: &[u8; 32], size: Option<u64>) -> Result<Option<Added>, BlobsError> {
+        self.own.find(digest, size).await
     }
 
     async fn fetch(&self, cid: &Cid, want: Want, progress: Progress<'_>) -> Result<BlobFile, BlobsError> {

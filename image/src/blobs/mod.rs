@@ -245,11 +245,12 @@ pub trait Blobs: Send + Sync {
     /// [`BlobsError::Other`] when a name is not a single path component, or occurs twice.
     async fn add_directory(&self, entries: Vec<Entry>) -> Result<Directory, BlobsError>;
 
-    /// Looks for a whole blob by what it is; asks nobody.
+    /// Looks for a whole blob by what it hashes to; asks nobody. With a size it is that long, without one it may be missed
+    /// where looking needs it.
     ///
     /// # Errors
     /// Only when the store itself fails.
-    async fn find(&self, expected: Expected) -> Result<Option<Added>, BlobsError>;
+    async fn find(&self, digest: &[u8; 32], size: Option<u64>) -> Result<Option<Added>, BlobsError>;
 
     /// Makes the whole file `cid` lie here, from peers if need be, if it is what is wanted.
     ///

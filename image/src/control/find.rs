@@ -3,7 +3,7 @@
 //! Imports [`source`] and [`services`](crate::services). A service that is not there is passed over in silence, one that
 //! does not work with a warning; where the image was found is said.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
@@ -13,7 +13,7 @@ use crate::{
     location::{Format, Location},
     reference::Name,
     services::Services,
-    source::{self, Ensured, Source, SourceError},
+    source::{self, Aside, Ensured, Source, SourceError},
 };
 
 /// Looks for the image called `name`; nothing when no service has it. What is missing of it comes from its registry, unless
@@ -21,7 +21,7 @@ use crate::{
 pub(super) async fn find(
     name: &Name,
     services: &Services,
-    spool: &Path,
+    aside: &Aside,
     is_alone: bool,
     events: &dyn EventSink,
 ) -> Option<Arc<dyn Source>> {
@@ -33,8 +33,8 @@ pub(super) async fn find(
             _ => continue,
         };
         let location = Location::of_service(format, name.to_string());
-        let (settings, spool) = (services.clone(), spool.to_owned());
-        match blocking(move || source::open_with(&location, None, &spool, &settings)).await {
+        let (settings, aside) = (services.clone(), aside.clone());
+        match blocking(move || source::open_with(&location, None, &aside, &settings)).await {
             Ok(found) => {
                 let shown = name.familiar();
                 let namespace = services.containerd_namespace.escape_debug();

@@ -24,6 +24,7 @@ use crate::{
     event::{Event, EventSink},
     names,
     reference::Reference,
+    source::Aside,
 };
 
 /// A daemon of somebody else's that does the work in place of the embedded node.
@@ -203,8 +204,10 @@ async fn about_images(
     let services = &options.services;
     let is_offline = options.network == Some(NetworkChoice::Offline);
     let is_private = options.private_only;
+    // The daemon keeps what it is given, so it is given nothing that an image might not want.
+    let aside = Aside::Folder(spool.clone());
     let images =
-        Images { blobs: &foreign, also: Some(own.records()), spool, stream, services, is_offline, is_private, events };
+        Images { blobs: &foreign, also: Some(own.records()), aside, stream, services, is_offline, is_private, events };
     match request {
         Request::Push(push) => Ok(images.push(push).await?.0),
         Request::Load { from } => Ok(images.load(from).await?.0),

@@ -16,6 +16,7 @@ use shipfs_node::{
     node::{Node, StartError},
     store::OpenError,
 };
+use tokio::runtime::Handle;
 
 use super::{
     Collected, Commit, Failure, FailureKind, Holder, Identity, NetworkChoice, Options, Order, Prepare, Prepared, Pull,
@@ -37,6 +38,7 @@ use crate::{
     event::{Event, EventSink},
     names,
     reference::Reference,
+    source::{Aside, IntoStore},
 };
 
 /// A repository on disk, with the options of the command that wants to hold it.
@@ -237,18 +239,19 @@ impl Host {
         let asks = is_reachable && (is_pull || online::is_own(&self.node, &network));
         let patience = options.settled().patience.unwrap_or(self.node.config().patience);
         let embedded = EmbeddedBlobs::new(self.node.patient(patience));
-        let blobs: Box<dyn Blobs> = if asks {
+        let blobs: Arc<dyn Blobs> = if asks {
             if is_pull {
                 online::enter(&self.node, &network).await?;
             }
-            Box::new(embedded)
+            Arc::new(embedded)
         } else {
-            Box::new(LocalBlobs(embedded))
+            Arc::new(LocalBlobs(embedded))
         };
-        let (spool, services) = (&self.node.config().repository, &options.services);
+        let store = IntoStore { blobs: Arc::clone(&blobs), runtime: Handle::current(), wants_layouts: false };
+        let (aside, services) = (Aside::Store(store), &options.services);
         let is_offline = options.network == Some(NetworkChoice::Offline);
         let is_private = options.private_only || matches!(network.network, Network::Private(_));
-        let images = Images { blobs: &*blobs, also: None, spool, stream, services, is_offline, is_private, events };
+        let images = Images { blobs: &*blobs, also: None, aside, stream, services, is_offline, is_private, events };
         match request {
             Request::Push(push) => {
                 let pushing: BoxFuture<'_, _> = Box::pin(images.push(push));

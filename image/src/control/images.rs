@@ -3,7 +3,7 @@
 //! Imports the operations of this crate and nothing of nodes or sockets: turns a request into their arguments and what
 //! they give into a reply.
 
-use std::{fs::File, path::Path, sync::Arc};
+use std::{fs::File, sync::Arc};
 
 use shipfs_node::Cid;
 
@@ -18,7 +18,7 @@ use crate::{
     event::{Event, EventSink},
     inspect,
     location::{Format, Location},
-    names::{self, Image, NamesError},
+    names::{self, Image, NamesError, Shape},
     oci::{Platforms, descriptor},
     pull::{self, PullOptions},
     push::{self, Naming, PushError, PushFrom, PushOptions},
@@ -26,7 +26,7 @@ use crate::{
     save,
     services::Services,
     sink,
-    source::{self, SourceError},
+    source::{self, Aside, SourceError},
 };
 
 /// What the verbs work with.
@@ -34,8 +34,8 @@ pub(super) struct Images<'v> {
     pub(super) blobs: &'v dyn Blobs,
     /// Where images that are to be pushed may be as well.
     pub(super) also: Option<&'v dyn Records>,
-    /// Where archives that cannot be read at random are unpacked, into files without names.
-    pub(super) spool: &'v Path,
+    /// Where what can be read only once is kept.
+    pub(super) aside: Aside,
     /// The standard stream of the user's process, if the verb reads or writes it.
     pub(super) stream: Option<File>,
     /// Where the services of other programs are.
@@ -50,6 +50,9 @@ pub(super) struct Images<'v> {
 impl Images<'_> {
     /// Takes an image in. Gives it back too, for whoever announces it.
     pub(super) async fn push(mut self, push: Push) -> Result<(Reply, Image), Failure> {
+        if let Aside::Store(store) = &mut self.aside {
+            store.wants_layouts = push.shape == Shape::Layout;
+        }
         let (from, _) = self.origin(push.source).await?;
         let naming = match push.name {
             Some(name) => Naming::As(parse_name(&name)?),
@@ -78,7 +81,7 @@ impl Images<'_> {
             (Ok(image), _) => Ok((PushFrom::Stored(image.root), image.own_name())),
             (Err(error @ NamesError::Unknown { .. }), Reference::Name(name)) => {
                 let found =
-                    find(name, self.services, self.spool, self.is_offline || self.is_private, self.events).await;
+                    find(name, self.services, &self.aside, self.is_offline || self.is_private, self.events).await;
                 let found = found.ok_or_else(|| not_stored(&error, &reference))?;
                 Ok((PushFrom::Source(found, None), Some(name.clone())))
             }
@@ -274,10 +277,10 @@ impl Images<'_> {
 
     async fn open(&mut self, place: Location) -> Result<Arc<dyn source::Source>, Failure> {
         self.check_network(&place)?;
-        let (spool, stream, services) = (self.spool.to_owned(), self.stream.take(), self.services.clone());
+        let (aside, stream, services) = (self.aside.clone(), self.stream.take(), self.services.clone());
         let opened = blocking(move || {
             let stream = stream.map(|stream| Box::new(stream) as Box<dyn std::io::Read + Send>);
-            source::open_with(&place, stream, &spool, &services)
+            source::open_with(&place, stream, &aside, &services)
         });
         opened.await.map(Arc::from).map_err(|error| explain(&error))
     }

@@ -45,8 +45,8 @@ impl Blobs for LocalBlobs {
         self.0.add_directory(entries).await
     }
 
-    async fn find(&self, expected: Expected) -> Result<Option<Added>, BlobsError> {
-        self.0.find(expected).await
+    async fn find(&self, digest: &[u8; 32], size: Option<u64>) -> Result<Option<Added>, BlobsError> {
+        self.0.find(digest, size).await
     }
 
     async fn fetch(&self, cid: &Cid, want: Want, progress: Progress<'_>) -> Result<BlobFile, BlobsError> {

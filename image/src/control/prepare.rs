@@ -77,7 +77,7 @@ pub(super) async fn is_here(node: &Node, reference: &Reference, choice: &Platfor
         let Some(digest) = blob.digest.sha256() else { continue };
         let expected = Expected { digest, size: blob.size };
         let is_here = layers.has(&chain) || blob.inlined().is_some() || {
-            blobs.find(expected).await.map_err(|error| explain(&error))?.is_some()
+            blobs.find(&expected.digest, Some(expected.size)).await.map_err(|error| explain(&error))?.is_some()
         };
         if !is_here {
             let text = format!("layer `{}` of the image is not here", blob.digest);

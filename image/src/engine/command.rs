@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{EngineError, Loading};
+use super::{EngineError, Held, Loading};
 use crate::{
     oci::Digest,
     programs::{Ended, Programs},
@@ -61,6 +61,19 @@ impl Command {
         };
         let done = self.programs.run(&self.program, arguments, b"", MAX_ANSWER_BYTES, PATIENCE);
         Ok(done.map_err(|source| self.failed(source))?.success)
+    }
+
+    pub(super) fn held(&self, image: &str) -> Result<Option<Held>, EngineError> {
+        if !self.has(image)? {
+            return Ok(None);
+        }
+        if !self.is_podman {
+            return Ok(Some(Held::default()));
+        }
+        let form = r#"{"Id":{{json .Id}},"RootFS":{{json .RootFS}}}"#;
+        let arguments = ["image", "inspect", "--format", form, image];
+        let done = self.programs.run(&self.program, &arguments, b"", MAX_ANSWER_BYTES, PATIENCE);
+        Ok(Some(Held::parse(&done.map_err(|source| self.failed(source))?.output)))
     }
 
     pub(super) fn tag(&self, id: &Digest, name: &Name) -> Result<(), EngineError> {

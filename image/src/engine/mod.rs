@@ -34,6 +34,42 @@ pub(crate) struct Loading {
     pub(crate) verdict: Box<dyn FnOnce() -> Result<(), EngineError> + Send>,
 }
 
+/// An image that an engine has, as it tells of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Its ID: the digest of its configuration, or, where Docker keeps images in containerd, of its manifest or index.
+    pub(crate) id: Option<Digest>,
+    /// What its layers hash to, plain, from the lowest up.
+    pub(crate) layers: Vec<Digest>,
+}
+
+impl Held {
+    /// Reads what an engine tells; what it tells in another way is not known.
+    fn parse(told: &[u8]) -> Self {
+        #[derive(Default, serde::Deserialize)]
+        #[serde(default, rename_all = "PascalCase")]
+        struct Told {
+            id: String,
+            #[serde(rename = "RootFS")]
+            root_fs: RootFs,
+        }
+        #[derive(Default, serde::Deserialize)]
+        #[serde(default, rename_all = "PascalCase")]
+        struct RootFs {
+            layers: Option<Vec<String>>,
+        }
+        let told: Told = serde_json::from_slice(told).unwrap_or_default();
+        // podman's command leaves out how it was hashed.
+        let id = told.id.parse().or_else(|_| format!("sha256:{}", told.id).parse());
+        let layers: Result<Vec<Digest>, _> =
+            told.root_fs.layers.unwrap_or_default().iter().map(|layer| layer.parse()).collect();
+        match (id, layers) {
+            (Ok(id), Ok(layers)) => Self { id: Some(id), layers },
+            _ => Self::default(),
+        }
+    }
+}
+
 impl Engine {
     /// The Docker daemon.
     ///
@@ -65,8 +101,16 @@ impl Engine {
     /// Whether it has the image called `image`: a name, or an ID.
     pub(crate) fn has(&self, image: &str) -> Result<bool, EngineError> {
         match self {
-            Self::Socket(socket) => socket.has(image),
+            Self::Socket(socket) => Ok(socket.held(image)?.is_some()),
             Self::Command(command) => command.has(image),
+        }
+    }
+
+    /// The same, and what it tells of the image.
+    pub(crate) fn held(&self, image: &str) -> Result<Option<Held>, EngineError> {
+        match self {
+            Self::Socket(socket) => socket.held(image),
+            Self::Command(command) => command.held(image),
         }
     }
 

@@ -14,7 +14,7 @@ use futures::stream;
 use reqwest::{Client, RequestBuilder, Response, Url, header::CONTENT_TYPE};
 use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 
-use super::{EngineError, Loading};
+use super::{EngineError, Held, Loading};
 use crate::{oci::Digest, reference::Name};
 
 /// Longest wait for the socket to be answered.
@@ -78,13 +78,13 @@ impl Socket {
         EngineError::Refused { engine: self.title, what, said: said.chars().take(MAX_TOLD).collect() }
     }
 
-    pub(super) fn has(&self, image: &str) -> Result<bool, EngineError> {
+    pub(super) fn held(&self, image: &str) -> Result<Option<Held>, EngineError> {
         let url = self.url(&format!("images/{image}/json"), &[])?;
         self.runtime.block_on(async {
             let response = self.send(self.http.get(url)).await?;
             match response.status().as_u16() {
-                200 => Ok(true),
-                404 => Ok(false),
+                200 => Ok(Some(Held::parse(&read(response).await.map_err(|source| self.broken(source))?))),
+                404 => Ok(None),
                 _ => Err(self.refused("find an image", response).await),
             }
         })

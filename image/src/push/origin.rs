@@ -88,6 +88,10 @@ impl<'b> Origin<'b> {
 
     /// Adds a blob to the store, unless it is there.
     pub(crate) async fn add(&self, blob: &Descriptor, progress: Progress<'_>) -> Result<Added, PushError> {
+        if let Some(added) = self.source().and_then(|source| source.added(blob)) {
+            progress(added.size);
+            return Ok(added);
+        }
         if let Some(found) = self.find(blob).await? {
             progress(found.size);
             return Ok(found);
@@ -149,7 +153,7 @@ impl<'b> Origin<'b> {
 
     async fn find(&self, blob: &Descriptor) -> Result<Option<Added>, PushError> {
         match blob.digest.sha256() {
-            Some(digest) => Ok(self.blobs.find(Expected { digest, size: blob.size }).await?),
+            Some(digest) => Ok(self.blobs.find(&digest, Some(blob.size)).await?),
             None => Ok(None),
         }
     }

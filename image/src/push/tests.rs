@@ -307,6 +307,10 @@ impl Source for Documents {
         found.ok_or_else(|| SourceError::Missing { what: blob.digest.to_string() })
     }
 
+    fn added(&self, _: &Descriptor) -> Option<Added> {
+        None
+    }
+
     fn layout(&self) -> Option<&source::WholeLayout> {
         None
     }

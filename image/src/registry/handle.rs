@@ -302,7 +302,11 @@ impl Handler {
         };
         let Ok(file) = blobs.fetch(&found.cid, want, &|_| {}).await else { return Ok(None) };
         let expected = crate::blobs::Expected { digest: file.digest, size: file.size };
-        let Some(added) = blobs.find(expected).await.map_err(|error| Refusal::failed(&error))? else { return Ok(None) };
+        let Some(added) =
+            blobs.find(&expected.digest, Some(expected.size)).await.map_err(|error| Refusal::failed(&error))?
+        else {
+            return Ok(None);
+        };
         self.repositories.put_loose(repository, digest.clone(), added, blobs);
         Ok(Some(created(repository, digest)))
     }

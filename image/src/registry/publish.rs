@@ -220,7 +220,9 @@ impl Repositories {
         let expected = digest.sha256().map(|digest| Expected { digest, size: *size });
         let added = match (self.loose(repository, digest), expected) {
             (Some(added), _) => Some(added),
-            (None, Some(expected)) => blobs.find(expected).await.map_err(|error| Refusal::failed(&error))?,
+            (None, Some(expected)) => {
+                blobs.find(&expected.digest, Some(expected.size)).await.map_err(|error| Refusal::failed(&error))?
+            }
             (None, None) => None,
         };
         let added = match added {
@@ -230,7 +232,8 @@ impl Repositories {
                 let want = expected.map_or(Want::AtMost(*size), Want::Exactly);
                 let file = blobs.fetch(&found.cid, want, &|_| {}).await.map_err(|error| Refusal::failed(&error))?;
                 let expected = Expected { digest: file.digest, size: file.size };
-                let found = blobs.find(expected).await.map_err(|error| Refusal::failed(&error))?;
+                let found =
+                    blobs.find(&expected.digest, Some(expected.size)).await.map_err(|error| Refusal::failed(&error))?;
                 found.ok_or_else(|| absent(descriptor))?
             }
         };

@@ -526,7 +526,7 @@ async fn pushed_with(described: Descriptor, answer: &'static [u8]) -> Result<(),
         format!("docker://{}/a/b:tag", registry.address).parse().expect("a place");
     let opening = tokio::task::spawn_blocking(move || {
         let services = crate::services::Services::default();
-        crate::source::open_with(&location, None, std::path::Path::new("/nonexistent"), &services)
+        crate::source::open_with(&location, None, &crate::source::Aside::Folder("/nonexistent".into()), &services)
     });
     let source = opening.await.expect("runs").expect("opens");
     let folder = tempfile::tempdir().expect("a folder");

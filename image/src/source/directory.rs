@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{SourceError, layout::Files};
-use crate::blobs::Content;
+use crate::blobs::{Added, Content};
 
 /// A directory.
 pub(super) struct Directory {
@@ -54,6 +54,10 @@ impl Files for Directory {
 
     fn open(&self, name: &str) -> Result<Option<(Content, u64)>, SourceError> {
         Ok(self.file(name)?.map(|(path, size)| (Content::File(path), size)))
+    }
+
+    fn added(&self, _: &str) -> Option<Added> {
+        None
     }
 
     fn list(&self, folder: &str) -> Result<Vec<(String, u64)>, SourceError> {

@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read as _},
+    io::{self, Read},
 };
 
 use bytes::Bytes;
@@ -16,11 +16,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Listed, Source, SourceError, WholeLayout,
+    aside::{IntoStore, Kept},
     layout::Files as _,
-    tarball::{Member, Tarball},
+    tarball::Tarball,
 };
 use crate::{
-    blobs::Content,
+    blobs::{Added, Content},
+    engine::Held,
     oci::{
         Descriptor, Digest, DocumentError, ImageConfig, MAX_DESCRIPTORS, MAX_DOCUMENT_BYTES, Manifest,
         descriptor::{IMAGE_NAME, REF_NAME},
@@ -35,12 +37,7 @@ const LIST: &str = "manifest.json";
 /// An archive that was opened.
 pub(super) struct DockerArchive {
     images: Vec<Listed>,
-    blobs: BTreeMap<Digest, Blob>,
-}
-
-enum Blob {
-    Made(Bytes),
-    Member(Member),
+    blobs: BTreeMap<Digest, Kept>,
 }
 
 /// One element of `manifest.json`.
@@ -71,21 +68,54 @@ impl DockerArchive {
         Ok(archive)
     }
 
-    fn take_in(&mut self, tarball: &Tarball, image: Image) -> Result<(), SourceError> {
-        let missing = || SourceError::Missing { what: image.config.clone() };
-        let config_bytes = document(tarball, &image.config)?.ok_or_else(missing)?;
-        let config = ImageConfig::parse(&config_bytes)
-            .map_err(|source| SourceError::Document { what: image.config.clone(), source })?;
-        let diff_ids =
-            config.diff_ids().map_err(|source| SourceError::Digest { what: image.config.clone(), source })?;
-        let names = image.layers.unwrap_or_default();
-        if names.len() != diff_ids.len() {
-            let (layers, diff_ids) = (names.len(), diff_ids.len());
-            return Err(SourceError::LayerCount { name: image.config, layers, diff_ids });
+    /// The image that an engine says it has, put together from what the store has of it; nothing when a part is missing, or
+    /// is another than the engine says. It is the same as the archive would give: the engine's ID is the digest of the
+    /// configuration, which lists the digests of the layers.
+    pub(super) fn known(held: &Held, tag: Option<String>, store: &IntoStore) -> Option<Self> {
+        let config = Kept::Stored(store.find(held.id.as_ref()?)?);
+        let mut bytes = Vec::new();
+        if config.size() > MAX_DOCUMENT_BYTES {
+            return None;
         }
-        let mut layers = Vec::with_capacity(names.len());
-        for (name, diff_id) in names.iter().zip(diff_ids) {
-            layers.push(self.layer(tarball, name, diff_id)?);
+        config.open().ok()?.take(MAX_DOCUMENT_BYTES).read_to_end(&mut bytes).ok()?;
+        let is_same = ImageConfig::parse(&bytes).ok()?.diff_ids().ok()? == held.layers;
+        let find = |layer: &Digest| Some((layer.to_string(), Kept::Stored(store.find(layer)?)));
+        let layers = held.layers.iter().map(find).collect::<Option<Vec<_>>>()?;
+        let mut archive = Self { images: Vec::new(), blobs: BTreeMap::new() };
+        let layers = layers.into_iter().map(Ok);
+        archive.add("", bytes.into(), layers, tag.into_iter().collect()).ok()?;
+        is_same.then_some(archive)
+    }
+
+    fn take_in(&mut self, tarball: &Tarball, image: Image) -> Result<(), SourceError> {
+        let missing = |what: &str| SourceError::Missing { what: what.to_owned() };
+        let config = document(tarball, &image.config)?.ok_or_else(|| missing(&image.config))?;
+        let layers = image.layers.unwrap_or_default().into_iter().map(|name| {
+            let kept = tarball.find(&name)?.ok_or_else(|| missing(&name))?;
+            Ok((name, kept))
+        });
+        self.add(&image.config, config, layers, image.repo_tags.unwrap_or_default())
+    }
+
+    /// Adds an image: the name and the bytes of its configuration, the name and the bytes of each layer, what it is called.
+    fn add(
+        &mut self,
+        name: &str,
+        config_bytes: Bytes,
+        files: impl ExactSizeIterator<Item = Result<(String, Kept), SourceError>>,
+        tags: Vec<String>,
+    ) -> Result<(), SourceError> {
+        let config = ImageConfig::parse(&config_bytes)
+            .map_err(|source| SourceError::Document { what: name.to_owned(), source })?;
+        let diff_ids = config.diff_ids().map_err(|source| SourceError::Digest { what: name.to_owned(), source })?;
+        if files.len() != diff_ids.len() {
+            let (layers, diff_ids) = (files.len(), diff_ids.len());
+            return Err(SourceError::LayerCount { name: name.to_owned(), layers, diff_ids });
+        }
+        let mut layers = Vec::with_capacity(files.len());
+        for (file, diff_id) in files.zip(diff_ids) {
+            let (name, kept) = file?;
+            layers.push(self.layer(&name, kept, diff_id)?);
         }
         let manifest = Manifest {
             schema_version: 2,
@@ -98,7 +128,6 @@ impl DockerArchive {
         };
         let mut top = self.keep(media::MANIFEST, manifest.to_json().into());
         top.platform = Some(config.platform.normalized());
-        let tags = image.repo_tags.unwrap_or_default();
         if tags.is_empty() {
             self.images.push(Listed::from(top.clone()));
         }
@@ -116,23 +145,26 @@ impl DockerArchive {
 
     fn keep(&mut self, media_type: &str, bytes: Bytes) -> Descriptor {
         let descriptor = Descriptor::new(media_type, Digest::of(&bytes), bytes.len() as u64);
-        self.blobs.insert(descriptor.digest.clone(), Blob::Made(bytes));
+        self.blobs.insert(descriptor.digest.clone(), Kept::Small(bytes));
         descriptor
     }
 
-    fn layer(&mut self, tarball: &Tarball, name: &str, diff_id: Digest) -> Result<Descriptor, SourceError> {
-        let member = tarball.find(name)?.ok_or_else(|| SourceError::Missing { what: name.to_owned() })?;
+    fn layer(&mut self, name: &str, kept: Kept, diff_id: Digest) -> Result<Descriptor, SourceError> {
         let failed = |source| SourceError::Read { what: name.to_owned(), source };
         let mut start = Vec::new();
-        member.clone().take(Compression::SNIFF_BYTES as u64).read_to_end(&mut start).map_err(failed)?;
+        let mut reader = kept.open().map_err(failed)?;
+        reader.by_ref().take(Compression::SNIFF_BYTES as u64).read_to_end(&mut start).map_err(failed)?;
         let compression = Compression::sniff(&start);
-        let digest = match compression {
+        let digest = match (compression, kept.digest()) {
             // What a plain layer hashes to is in the configuration; whoever reads it checks that.
-            Compression::None => diff_id,
-            Compression::Gzip | Compression::Zstd => digest(&mut member.clone()).map_err(failed)?,
+            (Compression::None, _) => diff_id,
+            (Compression::Gzip | Compression::Zstd, Some(digest)) => digest,
+            (Compression::Gzip | Compression::Zstd, None) => {
+                digest(&mut io::Cursor::new(start).chain(reader)).map_err(failed)?
+            }
         };
-        let descriptor = Descriptor::new(compression.layer_type(), digest, member.size());
-        self.blobs.insert(descriptor.digest.clone(), Blob::Member(member));
+        let descriptor = Descriptor::new(compression.layer_type(), digest, kept.size());
+        self.blobs.insert(descriptor.digest.clone(), kept);
         Ok(descriptor)
     }
 }
@@ -143,11 +175,14 @@ impl Source for DockerArchive {
     }
 
     fn open(&self, blob: &Descriptor) -> Result<Content, SourceError> {
-        match self.blobs.get(&blob.digest) {
-            Some(Blob::Made(bytes)) => Ok(Content::Bytes(bytes.clone())),
-            Some(Blob::Member(member)) => Ok(Content::Reader(Box::new(member.clone()))),
-            None => Err(SourceError::Missing { what: blob.digest.to_string() }),
-        }
+        let what = || blob.digest.to_string();
+        let kept = self.blobs.get(&blob.digest).ok_or_else(|| SourceError::Missing { what: what() })?;
+        kept.content().map_err(|source| SourceError::Read { what: what(), source })
+    }
+
+    fn added(&self, blob: &Descriptor) -> Option<Added> {
+        let added = self.blobs.get(&blob.digest)?.added()?;
+        (blob.digest.sha256() == Some(added.digest) && blob.size == added.size).then_some(added)
     }
 
     fn layout(&self) -> Option<&WholeLayout> {
@@ -164,11 +199,11 @@ fn document(tarball: &Tarball, name: &str) -> Result<Option<Bytes>, SourceError>
     Ok(Some(bytes))
 }
 
-fn digest(member: &mut Member) -> io::Result<Digest> {
+fn digest(reader: &mut dyn Read) -> io::Result<Digest> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     loop {
-        match member.read(&mut buffer)? {
+        match reader.read(&mut buffer)? {
             0 => return Ok(Digest::Sha256(hasher.finalize().into())),
             length => hasher.update(&buffer[..length]),
         }

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::{Listed, Source, SourceError, WholeLayout, registry};
 use crate::{
-    blobs::Content,
+    blobs::{Added, Content},
     oci::Descriptor,
     reference::Name,
     registry_client::{Access, RegistryClient},
@@ -54,6 +54,10 @@ impl Source for Ensured {
             Err(SourceError::Missing { .. }) => registry::fetch(&self.client()?, &self.runtime, blob),
             opened => opened,
         }
+    }
+
+    fn added(&self, blob: &Descriptor) -> Option<Added> {
+        self.inner.added(blob)
     }
 
     fn layout(&self) -> Option<&WholeLayout> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{Listed, Source, SourceError, WholeLayout};
 use crate::{
-    blobs::Content,
+    blobs::{Added, Content},
     oci::{Descriptor, Digest, DocumentError, Index, MAX_DOCUMENT_BYTES},
 };
 
@@ -27,6 +27,9 @@ pub(super) trait Files: Send + Sync {
 
     /// Opens a file and says how long it is; `None` when there is none.
     fn open(&self, name: &str) -> Result<Option<(Content, u64)>, SourceError>;
+
+    /// What the store made of a file while the whole was read; `None` when it is yet to be read.
+    fn added(&self, name: &str) -> Option<Added>;
 
     /// The files right inside a folder, with their sizes.
     fn list(&self, folder: &str) -> Result<Vec<(String, u64)>, SourceError>;
@@ -75,7 +78,7 @@ impl<F: Files> Source for Layout<F> {
     }
 
     fn open(&self, blob: &Descriptor) -> Result<Content, SourceError> {
-        let name = format!("blobs/{}/{}", blob.digest.algorithm(), blob.digest.hex());
+        let name = path_of(&blob.digest);
         let missing = || SourceError::Missing { what: blob.digest.to_string() };
         let (content, size) = self.files.open(&name)?.ok_or_else(missing)?;
         if size != blob.size {
@@ -85,9 +88,18 @@ impl<F: Files> Source for Layout<F> {
         Ok(content)
     }
 
+    fn added(&self, blob: &Descriptor) -> Option<Added> {
+        let added = self.files.added(&path_of(&blob.digest))?;
+        (blob.digest.sha256() == Some(added.digest) && blob.size == added.size).then_some(added)
+    }
+
     fn layout(&self) -> Option<&WholeLayout> {
         (self.images.len() == 1).then_some(&self.whole)
     }
+}
+
+fn path_of(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
 }
 
 /// Checks the version in a layout's marker file.

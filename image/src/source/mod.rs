@@ -2,23 +2,25 @@
 //!
 //! A [`Source`] lists its images and opens their blobs; whoever reads a blob checks its digest, since nothing here is
 //! trusted. [`open`] makes one from a [`Location`]. Imports [`oci`](crate::oci), [`location`](crate::location) and
-//! [`blobs::Content`](crate::blobs::Content). Everything blocks; nothing here writes outside the spool directory it is
-//! given. Services are asked through their clients, whose waiting is done by the async threads: a source of a service may
+//! [`blobs`](crate::blobs). Everything blocks. A source that can be read only once is read when it is opened, and what it
+//! holds is laid [`Aside`]; nothing else is written. Services are asked through their clients, whose waiting is done by the async threads: a source of a service may
 //! be used on any thread that may block.
 
+mod aside;
 mod containerd;
 mod directory;
 mod docker;
 mod ensured;
 mod layout;
+mod passing;
 mod registry;
 mod spool;
 mod tarball;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::ensured::Ensured;
-pub(crate) use spool::nameless;
+pub(crate) use self::{ensured::Ensured, spool::nameless};
+pub use aside::{Aside, IntoStore};
 
 use std::{
     io::{self, Read},
@@ -28,8 +30,9 @@ use std::{
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
+use self::tarball::Tarball;
 use crate::{
-    blobs::Content,
+    blobs::{Added, BlobsError, Content},
     containerd::ContainerdError,
     engine::{Engine, EngineError},
     location::{Format, Location, Place},
@@ -49,6 +52,9 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// [`SourceError::Missing`] when it is not here.
     fn open(&self, blob: &Descriptor) -> Result<Content, SourceError>;
+
+    /// What the store made of a blob while the source was opened; `None` when it is yet to be read.
+    fn added(&self, blob: &Descriptor) -> Option<Added>;
 
     /// The layout as it lies here, if it is one and holds this one image: what a layout root copies as it is.
     fn layout(&self) -> Option<&WholeLayout>;
@@ -168,8 +174,8 @@ pub fn read_document(source: &dyn Source, blob: &Descriptor) -> Result<Bytes, So
     Ok(bytes.into())
 }
 
-/// Opens the place that `location` names. `stdin` is read when it names the standard stream; an archive that cannot be
-/// read at random is unpacked into a nameless file in `spool` first. Services are where they usually are.
+/// Opens the place that `location` names. `stdin` is read when it names the standard stream; what an archive holds that
+/// cannot be read at random lies in a nameless file in `spool`. Services are where they usually are.
 ///
 /// # Errors
 /// [`SourceError`] says what is wrong with the place.
@@ -178,24 +184,24 @@ pub fn open(
     stdin: Option<Box<dyn Read + Send>>,
     spool: &Path,
 ) -> Result<Box<dyn Source>, SourceError> {
-    open_with(location, stdin, spool, &Services::default())
+    open_with(location, stdin, &Aside::Folder(spool.to_owned()), &Services::default())
 }
 
-/// As [`open`], with services where `services` says. To ask one, it has to be called on a thread of an async runtime that
-/// may block.
+/// As [`open`], with services where `services` says, and what passes once kept where `aside` says. To ask a service, it has
+/// to be called on a thread of an async runtime that may block.
 ///
 /// # Errors
 /// As [`open`].
 pub fn open_with(
     location: &Location,
     stdin: Option<Box<dyn Read + Send>>,
-    spool: &Path,
+    aside: &Aside,
     services: &Services,
 ) -> Result<Box<dyn Source>, SourceError> {
     match (&location.place, location.format) {
         (Place::Service, format) => {
             let runtime = Handle::try_current().map_err(|_| SourceError::NoRuntime)?;
-            service(format, location.image.as_deref().unwrap_or_default(), spool, services, &runtime)
+            service(format, location.image.as_deref().unwrap_or_default(), aside, services, &runtime)
         }
         (Place::Path(path), Format::Oci) => {
             Ok(Box::new(layout::Layout::open(directory::Directory::new(path.clone()))?))
@@ -208,21 +214,21 @@ pub fn open_with(
             }
             if !metadata.is_file() {
                 // A pipe or a device has no ends to seek between.
-                return from_archive(spool::spool(Box::new(file), spool)?);
+                return from_stream(Box::new(file), aside);
             }
-            from_archive(spool::unpacked(file, spool)?)
+            match spool::decoded_file(file)? {
+                Ok(plain) => from_archive(Tarball::scan(plain)?),
+                Err(stream) => from_archive(Tarball::take_in(stream, aside)?),
+            }
         }
-        (Place::Standard, _) => {
-            let stdin = stdin.ok_or(SourceError::NoStream)?;
-            from_archive(spool::spool(stdin, spool)?)
-        }
+        (Place::Standard, _) => from_stream(stdin.ok_or(SourceError::NoStream)?, aside),
     }
 }
 
 fn service(
     format: Format,
     image: &str,
-    spool: &Path,
+    aside: &Aside,
     services: &Services,
     runtime: &Handle,
 ) -> Result<Box<dyn Source>, SourceError> {
@@ -233,28 +239,39 @@ fn service(
             let reference = image.parse().map_err(|_| SourceError::Name { name: image.to_owned() })?;
             Ok(Box::new(containerd::ContainerdSource::open(&reference, services, runtime)?))
         }
-        Format::DockerDaemon => from_engine(&Engine::docker(services, runtime).map_err(Box::new)?, image, spool),
-        Format::ContainersStorage => from_engine(&Engine::podman(services, runtime).map_err(Box::new)?, image, spool),
+        Format::DockerDaemon => from_engine(&Engine::docker(services, runtime).map_err(Box::new)?, image, aside),
+        Format::ContainersStorage => from_engine(&Engine::podman(services, runtime).map_err(Box::new)?, image, aside),
         Format::Oci | Format::OciArchive | Format::DockerArchive => Err(SourceError::NoStream),
     }
 }
 
-fn from_engine(engine: &Engine, image: &str, spool: &Path) -> Result<Box<dyn Source>, SourceError> {
+fn from_engine(engine: &Engine, image: &str, aside: &Aside) -> Result<Box<dyn Source>, SourceError> {
     // An engine knows a name in full, or an ID as it is.
-    let full = image
-        .parse::<Digest>()
-        .map(|id| id.to_string())
-        .or_else(|_| image.parse::<Name>().map(|name| name.to_string()));
-    let full = full.map_err(|_| SourceError::Name { name: image.to_owned() })?;
-    if !engine.has(&full).map_err(Box::new)? {
+    let (full, called) = match (image.parse::<Digest>(), image.parse::<Name>()) {
+        (Ok(id), _) => (id.to_string(), Some(None)),
+        (Err(_), Ok(name)) if name.digest.is_none() => (name.to_string(), Some(Some(name.to_string()))),
+        (Err(_), Ok(name)) => (name.to_string(), None),
+        (Err(_), Err(_)) => return Err(SourceError::Name { name: image.to_owned() }),
+    };
+    let Some(held) = engine.held(&full).map_err(Box::new)? else {
         return Err(SourceError::NotThere { name: full, place: engine.title().to_owned() });
+    };
+    // An engine gives all of an image or nothing, so it is not asked for what is here.
+    if let (Aside::Store(store), Some(tag)) = (aside, called)
+        && !store.wants_layouts
+        && let Some(known) = docker::DockerArchive::known(&held, tag, store)
+    {
+        return Ok(Box::new(known));
     }
-    from_archive(spool::spool(engine.export(&full).map_err(Box::new)?, spool)?)
+    from_stream(engine.export(&full).map_err(Box::new)?, aside)
+}
+
+fn from_stream(stream: Box<dyn Read + Send>, aside: &Aside) -> Result<Box<dyn Source>, SourceError> {
+    from_archive(Tarball::take_in(spool::decoded(stream)?, aside)?)
 }
 
 /// A tar is a layout when it says so, whatever it was announced as: Docker writes both into one archive.
-fn from_archive(file: std::fs::File) -> Result<Box<dyn Source>, SourceError> {
-    let tarball = tarball::Tarball::scan(file)?;
+fn from_archive(tarball: Tarball) -> Result<Box<dyn Source>, SourceError> {
     if tarball.contains("oci-layout") {
         return Ok(Box::new(layout::Layout::open(tarball)?));
     }
@@ -285,6 +302,15 @@ pub enum SourceError {
         /// What the system says.
         #[source]
         source: io::Error,
+    },
+    /// What passes once could not be stored, or is not what it is called.
+    #[error("cannot store `{}`", what.escape_debug())]
+    Store {
+        /// Its name.
+        what: String,
+        /// What the store says.
+        #[source]
+        source: Box<BlobsError>,
     },
     /// The archive could not be unpacked into the spool directory.
     #[error("cannot unpack the archive into `{}`", path.display())]

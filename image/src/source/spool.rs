@@ -1,7 +1,7 @@
-//! Makes an archive readable at random: decompressed, and in a file.
+//! Archives as they come: decompressed while they are read. And files without names, for what has to lie somewhere.
 //!
-//! Imports its parent's errors and [`media::Compression`](crate::oci::media::Compression). The file it makes has no name,
-//! so it vanishes with the process however that ends. A plain tar on disk is used as it lies.
+//! Imports its parent's errors, its sibling `passing` and [`media::Compression`](crate::oci::media::Compression). A file
+//! without a name vanishes with the process however that ends. A plain tar on disk is used as it lies.
 
 use std::{
     fs::{self, File},
@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::SourceError;
+use super::{SourceError, passing::Stream};
 use crate::oci::media::Compression;
 
 /// Largest zstd window that is decoded, as a power of two: 128 MiB, what the zstd command takes without being asked.
@@ -22,25 +22,25 @@ const RESERVED_BYTES: u64 = 4 << 20;
 /// Bytes copied between two looks at the free space.
 const CHECK_BYTES: u64 = 1 << 20;
 
-/// The tar in `file`, decompressed into `spool` unless it is plain.
-pub(super) fn unpacked(mut file: File, spool: &Path) -> Result<File, SourceError> {
+/// What is to be read of an archive that lies in `file`: the file itself when it is plain, else the tar that comes out.
+pub(super) fn decoded_file(mut file: File) -> Result<Result<File, Stream>, SourceError> {
     let mut start = [0; Compression::SNIFF_BYTES];
     let failed = |source| SourceError::Read { what: "archive".to_owned(), source };
     let length = read_start(&mut file, &mut start).map_err(failed)?;
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
     if Compression::sniff(&start[..length]) == Compression::None {
-        return Ok(file);
+        return Ok(Ok(file));
     }
-    self::spool(Box::new(file), spool)
+    decoded(Box::new(file)).map(Err)
 }
 
-/// The tar that comes out of `stream`, decompressed into `spool`.
-pub(super) fn spool(mut stream: Box<dyn Read + Send>, spool: &Path) -> Result<File, SourceError> {
+/// The tar that comes out of `stream`.
+pub(super) fn decoded(mut stream: Box<dyn Read + Send>) -> Result<Stream, SourceError> {
     let failed = |source| SourceError::Read { what: "archive".to_owned(), source };
     let mut start = [0; Compression::SNIFF_BYTES];
     let length = read_start(&mut stream, &mut start).map_err(failed)?;
     let whole = BufReader::with_capacity(COPY_BYTES, io::Cursor::new(start[..length].to_vec()).chain(stream));
-    let mut reader: Box<dyn Read> = match Compression::sniff(&start[..length]) {
+    Ok(Stream::new(match Compression::sniff(&start[..length]) {
         Compression::None => Box::new(whole),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
         Compression::Zstd => {
@@ -48,29 +48,30 @@ pub(super) fn spool(mut stream: Box<dyn Read + Send>, spool: &Path) -> Result<Fi
             decoder.window_log_max(MAX_WINDOW_LOG).map_err(failed)?;
             Box::new(decoder)
         }
-    };
-    let spooling = |source| SourceError::Spool { path: spool.to_owned(), source };
-    let mut file = nameless(spool).map_err(spooling)?;
+    }))
+}
+
+/// Copies to the end of `file`, as long as the disk has room.
+pub(super) fn copy(
+    reader: &mut dyn Read,
+    mut file: &File,
+    reading: impl Fn(io::Error) -> SourceError,
+    spooling: impl Fn(io::Error) -> SourceError,
+) -> Result<(), SourceError> {
     let mut buffer = vec![0; COPY_BYTES];
     let mut unchecked = CHECK_BYTES;
     loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => {
-                unchecked += length as u64;
-                if unchecked >= CHECK_BYTES {
-                    unchecked = 0;
-                    leave_room(&file).map_err(spooling)?;
-                }
-                file.write_all(&buffer[..length]).map_err(spooling)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(SourceError::Archive(error)),
-            Err(error) => return Err(failed(error)),
+        let length = reader.read(&mut buffer).map_err(&reading)?;
+        if length == 0 {
+            return Ok(());
         }
+        unchecked += length as u64;
+        if unchecked >= CHECK_BYTES {
+            unchecked = 0;
+            leave_room(file).map_err(&spooling)?;
+        }
+        file.write_all(&buffer[..length]).map_err(&spooling)?;
     }
-    file.seek(SeekFrom::Start(0)).map_err(spooling)?;
-    Ok(file)
 }
 
 fn read_start(stream: &mut dyn Read, start: &mut [u8]) -> io::Result<usize> {

@@ -3,10 +3,13 @@
 use std::{
     io::{Cursor, Write as _},
     path::PathBuf,
+    sync::Arc,
 };
 
 use super::*;
+
 use crate::{
+    blobs::{Blobs, memory::MemoryBlobs},
     event::BlobKind,
     oci::{Manifest, media},
 };
@@ -108,8 +111,13 @@ fn archives_on_disk_are_read_compressed_or_not() {
         assert_eq!(manifest.layers().len(), 3);
         assert!(manifest.layers().iter().all(|layer| layer == &manifest.layers()[0]), "links are followed");
     }
-    let left = std::fs::read_dir(folder.path().join("spool")).expect("lists").count();
-    assert_eq!(left, 0, "what is spooled has no name");
+    assert!(!folder.path().join("spool").exists(), "what is small is held in memory");
+    let big = big_archive();
+    let spool = folder.path().join("spool");
+    let location = "docker-archive:-".parse().expect("location");
+    let source = open(&location, Some(Box::new(Cursor::new(big))), &spool).expect("opens");
+    assert_eq!(check_whole(&*source, None).layers().len(), 2);
+    assert_eq!(std::fs::read_dir(&spool).expect("lists").count(), 0, "what is spooled has no name");
 }
 
 #[test]
@@ -163,6 +171,118 @@ fn config_of(layers: &[&[u8]]) -> Vec<u8> {
         diff_ids.join(",")
     )
     .into_bytes()
+}
+
+/// A layer too big to be held in memory.
+fn big_layer() -> Vec<u8> {
+    tar_of(&[Part::File("etc/x", &vec![b'x'; 100_000])])
+}
+
+/// As old Docker writes it: the lists last, and of two equal layers one as a link, which comes before what it is a link to.
+fn big_archive() -> Vec<u8> {
+    let layer = big_layer();
+    let config = config_of(&[&layer, &layer]);
+    tar_of(&[
+        Part::Symlink("a/layer.tar", "../b/layer.tar"),
+        Part::File("b/layer.tar", &layer),
+        Part::File("c.json", &config),
+        Part::File("junk", &vec![7; 70_000]),
+        Part::File(
+            "manifest.json",
+            br#"[{"Config":"c.json","RepoTags":["a:1"],"Layers":["a/layer.tar","b/layer.tar"]}]"#,
+        ),
+    ])
+}
+
+fn into(store: &Arc<MemoryBlobs>, runtime: &tokio::runtime::Runtime) -> Aside {
+    let blobs: Arc<dyn Blobs> = store.clone();
+    Aside::Store(IntoStore { blobs, runtime: runtime.handle().clone(), wants_layouts: false })
+}
+
+fn take_in(bytes: &[u8], aside: &Aside) -> Result<Box<dyn Source>, SourceError> {
+    let stream = Box::new(Cursor::new(bytes.to_vec()));
+    open_with(&"docker-archive:-".parse().expect("location"), Some(stream), aside, &Services::default())
+}
+
+#[test]
+fn a_stream_goes_into_the_store_while_it_passes() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let store = Arc::new(MemoryBlobs::default());
+    let source = take_in(&big_archive(), &into(&store, &runtime)).expect("opens");
+    let manifest = check_whole(&*source, Some("a:1"));
+    assert_eq!(manifest.layers()[0], manifest.layers()[1], "a link may come first");
+    let layer = &manifest.layers()[0];
+    let added = source.added(layer).expect("is in the store");
+    assert!(!added.existed && layer.digest.sha256() == Some(added.digest));
+    assert_eq!(source.added(&manifest.config), None, "documents are held in memory");
+    // The same bytes whatever keeps them.
+    let spooled = open_bytes(big_archive()).expect("opens");
+    assert_eq!(spooled.images(), source.images());
+    let gzip = {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&big_archive()).expect("compresses");
+        gzip.finish().expect("compresses")
+    };
+    assert_eq!(take_in(&gzip, &into(&store, &runtime)).expect("opens").images(), source.images());
+    // Cut off in the layer, in what follows it, and where the lists should be.
+    for (cut, is_told) in [
+        (50_000, (|error: &SourceError| matches!(error, SourceError::Truncated { .. })) as fn(&SourceError) -> bool),
+        (big_archive().len() - 2048, |error| matches!(error, SourceError::NotAnImage { .. })),
+    ] {
+        let Err(error) = take_in(&big_archive()[..cut], &into(&store, &runtime)) else { panic!("not refused") };
+        assert!(is_told(&error), "{error:?}");
+    }
+    let Err(error) = take_in(&gzip[..gzip.len() / 2], &into(&store, &runtime)) else { panic!("not refused") };
+    assert!(matches!(error, SourceError::Archive(_)), "{error:?}");
+}
+
+#[test]
+fn b2_a_blob_of_a_stream_that_is_not_what_it_is_called_is_refused() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let store = Arc::new(MemoryBlobs::default());
+    let layer = big_layer();
+    let name = format!("blobs/sha256/{}", Digest::of(b"another").hex());
+    let Err(error) = take_in(&tar_of(&[Part::File(&name, &layer)]), &into(&store, &runtime)) else {
+        panic!("not refused")
+    };
+    assert!(matches!(&error, SourceError::Store { what, .. } if *what == name), "{error:?}");
+    let digest = Digest::of(&layer).sha256().expect("SHA-256");
+    assert_eq!(runtime.block_on(store.find(&digest, None)).expect("finds"), None, "nothing of it was stored");
+    // One that is here is passed over, and is cut off all the same where the stream is.
+    let content = Content::Bytes(layer.clone().into());
+    runtime.block_on(store.add(content, None, &|_| {})).expect("adds");
+    let name = format!("blobs/sha256/{}", Digest::of(&layer).hex());
+    let archive = tar_of(&[Part::File(&name, &layer)]);
+    let whole = take_in(&archive, &into(&store, &runtime));
+    assert!(matches!(whole, Err(SourceError::NotAnImage { .. })), "it is whole, and no image");
+    let cut = take_in(&archive[..50_000], &into(&store, &runtime));
+    assert!(matches!(cut, Err(SourceError::Truncated { .. })));
+}
+
+#[test]
+fn what_the_store_has_of_an_engines_image_is_not_asked_for() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let store = Arc::new(MemoryBlobs::default());
+    let Aside::Store(into) = into(&store, &runtime) else { panic!("a store") };
+    let layer = big_layer();
+    let config = config_of(&[&layer, &layer]);
+    let held = crate::engine::Held { id: Some(Digest::of(&config)), layers: vec![Digest::of(&layer); 2] };
+    let known = |held: &crate::engine::Held| {
+        docker::DockerArchive::known(held, Some("docker.io/library/a:1".to_owned()), &into)
+    };
+    assert!(known(&held).is_none(), "nothing of it is here");
+    for bytes in [&layer, &config] {
+        let content = Content::Bytes(bytes.clone().into());
+        runtime.block_on(store.add(content, None, &|_| {})).expect("adds");
+    }
+    let source = known(&held).expect("all of it is here");
+    assert_eq!(source.images(), take_in(&big_archive(), &Aside::Store(into.clone())).expect("opens").images());
+    check_whole(&source, Some("a:1"));
+    // Another image of the same configuration's name, and an ID that is none of a configuration.
+    let other = crate::engine::Held { layers: vec![Digest::of(&layer)], ..held };
+    assert!(known(&other).is_none());
+    let other = crate::engine::Held { id: Some(Digest::of(&layer)), layers: vec![Digest::of(&layer); 2] };
+    assert!(known(&other).is_none());
 }
 
 #[test]

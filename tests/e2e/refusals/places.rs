@@ -118,8 +118,9 @@ error: the archive is damaged
   because: unexpected end of file
 hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - oci-archive, a zip that is damaged: 1
-error: cannot read `archive`
-  because: corrupt gzip stream does not have a matching checksum
+error: the archive is damaged
+  because: archive header checksum mismatch
+hint: the image was made or copied wrongly: get another copy, or ask whoever made it; trying again does not help
 - oci-archive, a zip of nothing: 1
 error: `manifest.json` is missing: this is not an image
 hint: a layout is named as `oci:DIRECTORY`, an archive as `oci-archive:FILE` or `docker-archive:FILE`

@@ -84,7 +84,7 @@ impl Blobs for ForeignBlobs {
         progress: Progress<'_>,
     ) -> Result<Added, BlobsError> {
         if let Some(expected) = expected
-            && let Some(found) = self.find(expected).await?
+            && let Some(found) = self.find(&expected.digest, Some(expected.size)).await?
         {
             progress(found.size);
             return Ok(found);
@@ -102,11 +102,12 @@ impl Blobs for ForeignBlobs {
         Ok(Directory { cid: *block.cid(), cumulative })
     }
 
-    async fn find(&self, expected: Expected) -> Result<Option<Added>, BlobsError> {
-        let Expected { digest, size } = expected;
-        if let Some(known) = self.known(&digest).filter(|known| known.size == size) {
+    async fn find(&self, digest: &[u8; 32], size: Option<u64>) -> Result<Option<Added>, BlobsError> {
+        let digest = *digest;
+        if let Some(known) = self.known(&digest).filter(|known| size.is_none_or(|size| size == known.size)) {
             return Ok(Some(known));
         }
+        let Some(size) = size else { return Ok(None) };
         let found = if size <= CHUNK_BYTES as u64 {
             // One block, which is called by the digest itself.
             let cid = cid_from_sha256(CODEC_RAW, &digest);

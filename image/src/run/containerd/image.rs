@@ -2,7 +2,7 @@
 //!
 //! Imports [`source`](crate::source), which reads and checks documents, and the client of containerd.
 
-use std::{path::Path, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     bring::blocking,
@@ -15,7 +15,7 @@ use crate::{
         runnable::{Layer, Parts, Runnable, RunnableError},
     },
     services::Services,
-    source::{self, Source, SourceError},
+    source::{self, Aside, Source, SourceError},
 };
 
 /// One platform's image, as containerd has it.
@@ -27,8 +27,8 @@ pub(super) struct Kept {
 /// Reads what containerd has of the image that it calls `name`.
 pub(super) async fn read(services: &Services, name: &str, wanted: &Platforms) -> Result<Kept, RunError> {
     let (place, services) = (Location::of_service(Format::Containerd, name), services.clone());
-    // An image of containerd is no archive that would be unpacked somewhere.
-    let opening = blocking(move || source::open_with(&place, None, Path::new(""), &services));
+    // An image of containerd is no archive whose files would be kept somewhere.
+    let opening = blocking(move || source::open_with(&place, None, &Aside::Folder(PathBuf::new()), &services));
     let source: Arc<dyn Source> = Arc::from(opening.await.map_err(Box::new)?);
     let top = source::select(&*source, None).map_err(Box::new)?.descriptor.clone();
     let read = |blob| {
