@@ -12,7 +12,7 @@ use crate::{
     plan::Plan,
     push::{Origin, PushError, PushFrom},
     reference::Name,
-    save::{accepted, told_if_other, write_blobs},
+    save::{accepted, told_if_other, wanted_config, write_blobs},
     sink::{Image, Sink, SinkError},
 };
 
@@ -55,12 +55,16 @@ pub async fn copy(
         return Err(PushError::NoPlatform { wanted: selector.to_string(), have }.into());
     }
     let name = origin.name().or_else(|| name.cloned());
-    let (sink, plan, name) = accepted(sink, plan, name).await?;
+    let config = match wanted_config(&*sink, &plan) {
+        Some(config) => Some(origin.document(&config).await?),
+        None => None,
+    };
+    let (sink, plan, name) = accepted(sink, plan, name, config).await?;
     let origin = &origin;
     let read = |blob: Descriptor| async move { Ok::<_, CopyError>(bring(blobs, origin, &blob, events).await?.body) };
     let sink = write_blobs(sink, &plan, read, READ_AHEAD, events).await?;
     let (wanted, size, is_partial) = (plan.top().descriptor.digest.clone(), plan.size(), plan.is_partial());
-    let top = blocking(move || sink.finish(&Image { plan: &plan, name: name.as_ref() })).await?;
+    let top = blocking(move || sink.finish(&Image { plan: &plan, name: name.as_ref(), config: None })).await?;
     // Of a part it is expected.
     if !is_partial {
         told_if_other(&wanted, &top, events);

@@ -4,6 +4,7 @@
 //! [`sink`](crate::sink). Blobs are written one after another in a fixed order, so that one image makes one archive;
 //! what is missing here is fetched on the way, some blobs ahead of the one that is written. Nothing is shown before all of it is written.
 
+use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use shipfs_node::Cid;
 
@@ -55,11 +56,15 @@ pub(crate) async fn write(
     sink: Box<dyn Sink>,
     events: &dyn EventSink,
 ) -> Result<(), SaveError> {
-    let (sink, plan, name) = accepted(sink, plan, name.cloned()).await?;
+    let config = match wanted_config(&*sink, &plan) {
+        Some(config) => Some(bringer.document(&config).await?),
+        None => None,
+    };
+    let (sink, plan, name) = accepted(sink, plan, name.cloned(), config).await?;
     let read = |blob: Descriptor| async move { Ok::<_, SaveError>(bringer.blob(&blob).await?.body) };
     let sink = write_blobs(sink, &plan, read, READ_AHEAD, events).await?;
     let wanted = plan.top().descriptor.digest.clone();
-    let top = blocking(move || sink.finish(&Image { plan: &plan, name: name.as_ref() })).await?;
+    let top = blocking(move || sink.finish(&Image { plan: &plan, name: name.as_ref(), config: None })).await?;
     told_if_other(&wanted, &top, events);
     Ok(())
 }
@@ -114,14 +119,22 @@ async fn begun<T>(blob: &Descriptor, begin: &(dyn Fn(&Descriptor) + Sync), readi
     reading.await
 }
 
+/// Which configuration a sink wants to know before it is asked what it takes.
+pub(crate) fn wanted_config(sink: &dyn Sink, plan: &Plan) -> Option<Descriptor> {
+    let image = Image { plan, name: None, config: None };
+    let (config, _) = image.only_manifest().ok().filter(|_| sink.wants_config())?;
+    Some(config.clone())
+}
+
 /// Asks a sink whether it takes an image, where it may block, and gives everything back if it does.
 pub(crate) async fn accepted(
     sink: Box<dyn Sink>,
     plan: Plan,
     name: Option<Name>,
+    config: Option<Bytes>,
 ) -> Result<(Box<dyn Sink>, Plan, Option<Name>), SinkError> {
     blocking(move || {
-        sink.accepts(&Image { plan: &plan, name: name.as_ref() })?;
+        sink.accepts(&Image { plan: &plan, name: name.as_ref(), config: config.as_ref() })?;
         Ok((sink, plan, name))
     })
     .await

@@ -17,6 +17,9 @@ use tokio::runtime::Handle;
 use self::{command::Command, socket::Socket};
 use crate::{oci::Digest, reference::Name, services::Services};
 
+/// What Docker is called.
+const DOCKER: &str = "Docker";
+
 /// A program that keeps images.
 #[derive(Debug)]
 pub(crate) enum Engine {
@@ -76,7 +79,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Setup`].
     pub(crate) fn docker(services: &Services, runtime: &Handle) -> Result<Self, EngineError> {
-        Ok(Self::Socket(Socket::new("Docker", services.docker.clone(), runtime)?))
+        Ok(Self::Socket(Socket::new(DOCKER, services.docker.clone(), runtime)?))
     }
 
     /// podman, by its socket if there is one.
@@ -111,6 +114,19 @@ impl Engine {
         match self {
             Self::Socket(socket) => socket.held(image),
             Self::Command(command) => command.held(image),
+        }
+    }
+
+    /// Whether it takes archives without the layers that it has.
+    pub(crate) fn reuses_layers(&self) -> bool {
+        matches!(self, Self::Socket(socket) if socket.is_docker())
+    }
+
+    /// How many of these layers, from the lowest up, it has one upon the other, and so need not be in an archive.
+    pub(crate) fn count_held(&self, diff_ids: &[Digest]) -> Result<usize, EngineError> {
+        match self {
+            Self::Socket(socket) if socket.is_docker() => socket.count_held(diff_ids),
+            _ => Ok(0),
         }
     }
 

@@ -14,7 +14,7 @@ use futures::stream;
 use reqwest::{Client, RequestBuilder, Response, Url, header::CONTENT_TYPE};
 use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 
-use super::{EngineError, Held, Loading};
+use super::{DOCKER, EngineError, Held, Loading};
 use crate::{oci::Digest, reference::Name};
 
 /// Longest wait for the socket to be answered.
@@ -23,6 +23,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 /// Longest error text that is told, in letters.
 const MAX_TOLD: usize = 300;
+/// Most images that are looked at for layers, each with a request of a millisecond.
+const MAX_LOOKED_AT: usize = 200;
+/// What Docker calls whatever keeps its layers when that is containerd.
+const SNAPSHOTTER: &str = "io.containerd.snapshotter";
 /// Parts of an archive that wait for the socket.
 const PARTS_AHEAD: usize = 4;
 
@@ -90,6 +94,42 @@ impl Socket {
         })
     }
 
+    pub(super) fn is_docker(&self) -> bool {
+        self.title == DOCKER
+    }
+
+    /// As [`Engine::count_held`](super::Engine::count_held). Docker looks a layer up by what lies below it before it opens the
+    /// layer's file; with images in containerd it looks for the layer's blob, about which it tells nothing, and every layer counts as
+    /// missing.
+    pub(super) fn count_held(&self, diff_ids: &[Digest]) -> Result<usize, EngineError> {
+        let info: Info = self.ask("info")?;
+        if info.driver_status.iter().flatten().any(|text| text.contains(SNAPSHOTTER)) {
+            return Ok(0);
+        }
+        let mut most = 0;
+        let all: Vec<Row> = self.ask("images/json")?;
+        for row in all.into_iter().take(MAX_LOOKED_AT) {
+            let Ok(id) = row.id.parse::<Digest>() else { continue };
+            let Some(held) = self.held(&id.to_string())? else { continue };
+            let same = held.layers.iter().zip(diff_ids).take_while(|(held, wanted)| held == wanted).count();
+            most = most.max(same);
+            if most == diff_ids.len() {
+                break;
+            }
+        }
+        Ok(most)
+    }
+
+    /// Reads what the engine tells; what is too long or in another form counts as nothing.
+    fn ask<T: Default + serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, EngineError> {
+        let url = self.url(path, &[])?;
+        self.runtime.block_on(async {
+            let response = self.send(self.http.get(url)).await?;
+            let bytes = read(response).await.map_err(|source| self.broken(source))?;
+            Ok(serde_json::from_slice(&bytes).unwrap_or_default())
+        })
+    }
+
     pub(super) fn export(&self, image: &str) -> Result<Box<dyn Read + Send>, EngineError> {
         let url = self.url(&format!("images/{image}/get"), &[])?;
         let response = self.runtime.block_on(async {
@@ -150,6 +190,20 @@ impl Socket {
         };
         Loading { archive: Box::new(Parts(sender)), verdict: Box::new(verdict) }
     }
+}
+
+/// What Docker tells of itself.
+#[derive(Default, serde::Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Info {
+    driver_status: Vec<Vec<String>>,
+}
+
+/// One image of Docker's list.
+#[derive(Default, serde::Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Row {
+    id: String,
 }
 
 /// Reads an answer, or its beginning.

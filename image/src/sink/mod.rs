@@ -23,6 +23,7 @@ use std::{
     path::PathBuf,
 };
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use crate::{
@@ -39,6 +40,11 @@ use crate::{
 
 /// Takes one image.
 pub trait Sink: Send {
+    /// Whether it wants to know the configuration of a container image when it is asked what it takes.
+    fn wants_config(&self) -> bool {
+        false
+    }
+
     /// Says whether it takes this image at all, before any of it is written.
     ///
     /// # Errors
@@ -69,6 +75,8 @@ pub struct Image<'i> {
     pub plan: &'i Plan,
     /// What it is called in the store, if it has a name there.
     pub name: Option<&'i Name>,
+    /// The configuration of its only container image, for a sink that wants to know it.
+    pub config: Option<&'i Bytes>,
 }
 
 impl Image<'_> {
@@ -78,7 +86,7 @@ impl Image<'_> {
     }
 
     /// The one manifest of the image that has a configuration to run, with that and its layers.
-    fn only_manifest(&self) -> Result<(&Descriptor, Vec<&Descriptor>), SinkError> {
+    pub(crate) fn only_manifest(&self) -> Result<(&Descriptor, Vec<&Descriptor>), SinkError> {
         let parts = &self.plan.parts;
         let mut found = None;
         for part in self.plan.documents() {

@@ -54,7 +54,8 @@ impl Fixture {
         let mut sink = open(&text.parse().expect("location"), None).unwrap_or_else(|error| panic!("{error}"));
         self.write(&mut *sink);
         let name = name.map(|name| name.parse::<Name>().expect("name"));
-        sink.finish(&Image { plan: &self.plan, name: name.as_ref() }).unwrap_or_else(|error| panic!("{error}"));
+        sink.finish(&Image { plan: &self.plan, name: name.as_ref(), config: None })
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
@@ -88,7 +89,7 @@ async fn a_layout_appears_whole() {
     let mut sink = open(&text.parse().expect("location"), None).expect("opens");
     fixture.write(&mut *sink);
     assert!(!target.exists());
-    sink.finish(&Image { plan: &fixture.plan, name: None }).expect("finishes");
+    sink.finish(&Image { plan: &fixture.plan, name: None, config: None }).expect("finishes");
     assert_eq!(names_in(folder.path()), ["image"]);
     assert_eq!(images_in(&text), [fixture.plan.top().descriptor.clone()]);
 }
@@ -188,9 +189,9 @@ async fn dockers_list_names_the_image_and_its_layers() {
     }
     let refused = open(&format!("docker-archive:{}:No Name", path.display()).parse().expect("location"), None);
     let sink = refused.expect("opens");
-    let image = Image { plan: &fixture.plan, name: None };
+    let image = Image { plan: &fixture.plan, name: None, config: None };
     assert!(matches!(sink.accepts(&image), Err(SinkError::Name { .. })), "before anything is written");
-    let finished = sink.finish(&Image { plan: &fixture.plan, name: None });
+    let finished = sink.finish(&Image { plan: &fixture.plan, name: None, config: None });
     assert!(matches!(finished, Err(SinkError::Name { .. })));
 }
 
@@ -248,7 +249,7 @@ async fn an_archive_can_be_streamed() {
     assert!(matches!(open(&location, None), Err(SinkError::NoStream)));
     let mut sink = open(&location, Some(Box::new(shared.clone()))).expect("opens");
     fixture.write(&mut *sink);
-    sink.finish(&Image { plan: &fixture.plan, name: None }).expect("finishes");
+    sink.finish(&Image { plan: &fixture.plan, name: None, config: None }).expect("finishes");
     let folder = tempfile::tempdir().expect("temporary directory");
     let path = folder.path().join("x.tar");
     fs::write(&path, &*shared.0.lock().expect("lock")).expect("writes");
