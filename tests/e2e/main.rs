@@ -4,6 +4,7 @@ mod crash;
 mod full_disk;
 mod hosts;
 mod killed;
+mod login;
 mod parsers;
 mod private;
 mod quiet;
