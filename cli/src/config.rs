@@ -13,7 +13,7 @@ use std::{
 use shipfs_image::{
     control::{Failure, FailureKind, IpfsAddress, IpfsDaemon},
     programs::Programs,
-    registry_client::Registries,
+    registry_client::{Proxies, ProxyAddress, Registries},
     services::Services,
 };
 
@@ -208,10 +208,28 @@ fn services(set: &dyn Fn(&str) -> Option<OsString>) -> Services {
         Some(socket) => vec![socket],
         None => below(&runtime, "podman/podman.sock").into_iter().chain(defaults.podman).collect(),
     };
+    // As curl and Go read them: the small names are the older ones.
+    let either = |name: &str| text(&name.to_lowercase()).or_else(|| text(name));
+    let proxy = |name: &str| either(name).or_else(|| either("ALL_PROXY")).map(|address| ProxyAddress::new(&address));
+    let authorities = path("SSL_CERT_FILE").into_iter();
+    let folders = set("SSL_CERT_DIR").map(|folders| env::split_paths(&folders).collect::<Vec<_>>()).unwrap_or_default();
+    let certificate_folders = [
+        below(&kept, "containers/certs.d"),
+        below(&kept, "docker/certs.d"),
+        Some(PathBuf::from("/etc/containers/certs.d")),
+        Some(PathBuf::from("/etc/docker/certs.d")),
+    ];
     let environment = PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), set(name)?.into_string().ok()?)));
     Services {
         registries: Registries {
             credential_files: [docker, podman, below(&kept, "containers/auth.json")].into_iter().flatten().collect(),
+            authorities: authorities.chain(folders).filter(|path| !path.as_os_str().is_empty()).collect(),
+            certificate_folders: certificate_folders.into_iter().flatten().collect(),
+            proxies: Proxies {
+                http: proxy("HTTP_PROXY"),
+                https: proxy("HTTPS_PROXY"),
+                except: either("NO_PROXY").unwrap_or_default(),
+            },
             ..Registries::default()
         },
         docker: socket("DOCKER_HOST").unwrap_or(defaults.docker),
@@ -324,6 +342,11 @@ mod tests {
             ("CONTAINERD_NAMESPACE", "k8s.io"),
             ("PATH", "/a:/b"),
             ("SECRET", "x"),
+            ("SSL_CERT_FILE", "/ca.pem"),
+            ("SSL_CERT_DIR", "/c:/d"),
+            ("https_proxy", "me:secret@proxy.example:3128"),
+            ("HTTPS_PROXY", "http://other.example"),
+            ("NO_PROXY", "in.example"),
         ]));
         let files =
             ["/home/a/.docker/config.json", "/run/user/7/containers/auth.json", "/home/a/.config/containers/auth.json"];
@@ -332,6 +355,11 @@ mod tests {
         assert_eq!(found.podman[0], Path::new("/run/user/7/podman/podman.sock"));
         assert_eq!(found.programs.path, [PathBuf::from("/a"), PathBuf::from("/b")]);
         assert!(!found.programs.environment.contains_key("SECRET"));
+        assert_eq!(found.registries.authorities, ["/ca.pem", "/c", "/d"].map(PathBuf::from));
+        assert_eq!(found.registries.certificate_folders[0], Path::new("/home/a/.config/containers/certs.d"));
+        let proxies = found.registries.proxies;
+        assert_eq!(proxies.https, Some(ProxyAddress::new("http://me:secret@proxy.example:3128")));
+        assert_eq!((proxies.http, proxies.except.as_str()), (None, "in.example"));
         // A daemon that is reached over a network is another program's matter.
         assert_eq!(services(&with(&[("DOCKER_HOST", "tcp://10.0.0.1:2375")])).docker, Services::default().docker);
     }

@@ -2,7 +2,7 @@
 //!
 //! Imports [`programs`](crate::programs) and [`registry_client`](crate::registry_client) for their settings. Plain data that
 //! survives a socket, since whoever carries a verb out may be another process than the one that knows its user's
-//! environment. No secret is in here: only where secrets lie.
+//! environment. No secret is in here, only where secrets lie, but for a password that the address of a proxy may hold.
 
 use std::path::PathBuf;
 

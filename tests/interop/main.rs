@@ -18,6 +18,7 @@ mod private;
 mod registry;
 mod registry_client;
 mod registry_clients;
+mod registry_tls;
 mod rpc;
 mod run_containerd;
 mod rust_ipfs;

@@ -237,10 +237,23 @@ impl Registry {
     /// # Panics
     /// When it does not start.
     pub fn start(folder: &Path, users: Option<&str>) -> Self {
+        Self::begin(folder, users, "")
+    }
+
+    /// Starts one that speaks TLS with this certificate and key, and only with those who have a certificate by `clients`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn with_tls(folder: &Path, certificate: &Path, key: &Path, clients: Option<&Path>) -> Self {
+        let clients = clients.map(|path| format!(", clientcas: [{path:?}]")).unwrap_or_default();
+        Self::begin(folder, None, &format!(", tls: {{certificate: {certificate:?}, key: {key:?}{clients}}}"))
+    }
+
+    fn begin(folder: &Path, users: Option<&str>, tls: &str) -> Self {
         fs::create_dir_all(folder).expect("a folder");
         let (data, config, passwords) = (folder.join("data"), folder.join("config.yml"), folder.join("htpasswd"));
         let mut text = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {data:?}}}}}\nhttp: {{addr: \"127.0.0.1:0\"}}\n"
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {data:?}}}}}\nhttp: {{addr: \"127.0.0.1:0\"{tls}}}\n"
         );
         if let Some(users) = users {
             fs::write(&passwords, users).expect("writes");

@@ -7,6 +7,7 @@ pub mod archives;
 pub mod crafted;
 pub mod debian;
 pub mod engines;
+pub mod forward;
 pub mod http;
 pub mod image;
 pub mod multi_arch;

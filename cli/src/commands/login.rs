@@ -56,7 +56,7 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
     services.registries.plain_http = args.plain_http;
     let login = Login { domain: args.registry, name, password };
     let entered = registry_client::log_in(&login, &services.registries, &services.programs).await;
-    entered.map_err(|error| Failure::from_error(FailureKind::Place, &error))?;
+    entered.map_err(|error| Failure::explained(&error))?;
     context.say(&format!("logged in to {}", login.domain));
     Ok(())
 }

@@ -29,7 +29,7 @@ use crate::{
     plan::PlanError,
     pull::PullError,
     push::PushError,
-    registry_client::{CredentialError, RegistryError},
+    registry_client::{CertificateProblem, CredentialError, RegistryError},
     root::RootError,
     save::SaveError,
     sink::SinkError,
@@ -44,6 +44,13 @@ const MADE_WRONG: &str = "the image was made or copied wrongly: get another copy
                           does not help";
 
 type Cause<'e> = &'e (dyn Error + 'static);
+
+impl Failure {
+    /// What a user is told of an error of this crate: what it says, whose matter it is, and what may help.
+    pub fn explained(error: &(dyn Error + 'static)) -> Self {
+        explain(error)
+    }
+}
 
 /// What a user is told of an error.
 pub(super) fn explain(error: Cause<'_>) -> Failure {
@@ -359,6 +366,8 @@ fn platform() -> Classified {
 fn place(error: Cause<'_>) -> Classified {
     if let Some(error) = error.downcast_ref::<SourceError>() {
         return Some(match error {
+            // What the store says stands below it.
+            SourceError::Store { .. } => return None,
             SourceError::Spool { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => full(),
             SourceError::NotThere { .. } => (FailureKind::NotFound, None),
             SourceError::NoSuchImage { .. } | SourceError::Ambiguous { .. } => {
@@ -385,6 +394,21 @@ fn place(error: Cause<'_>) -> Classified {
     }
 }
 
+fn certificate_hint(problem: CertificateProblem) -> &'static str {
+    match problem {
+        CertificateProblem::Expired | CertificateProblem::NotYet => {
+            "is this host's clock right? if so, whoever runs the registry has to renew it"
+        }
+        CertificateProblem::Name => "name the registry as its certificate does",
+        CertificateProblem::Wanted => {
+            "put it into /etc/docker/certs.d/REGISTRY/client.cert, and its key beside it in client.key"
+        }
+        _ => {
+            "put its authority's certificate into /etc/docker/certs.d/REGISTRY/ca.crt, or into a file that $SSL_CERT_FILE names"
+        }
+    }
+}
+
 fn service(error: Cause<'_>) -> Classified {
     if let Some(error) = error.downcast_ref::<RegistryError>() {
         return Some(match error {
@@ -402,6 +426,11 @@ fn service(error: Cause<'_>) -> Classified {
             RegistryError::Connection { .. } => {
                 (FailureKind::Unavailable, Some("--plain-http speaks with a registry that has no TLS"))
             }
+            RegistryError::Certificate { problem, .. } => (FailureKind::Place, Some(certificate_hint(*problem))),
+            RegistryError::Proxied { .. } => (
+                FailureKind::Unavailable,
+                Some("$HTTPS_PROXY and $HTTP_PROXY name the proxy, $NO_PROXY the hosts that are reached without"),
+            ),
             RegistryError::Document { .. } | RegistryError::Mismatch { .. } | RegistryError::TooLong { .. } => {
                 (FailureKind::Content, None)
             }

@@ -2,7 +2,9 @@
 //!
 //! Imports the errors beside it. What strangers said is in here shortened and is shown escaped; no secret ever is.
 
-use super::CredentialError;
+use std::path::PathBuf;
+
+use super::{CertificateProblem, CredentialError};
 use crate::oci::{Digest, DocumentError};
 
 /// Why a registry did not do what it was asked.
@@ -23,6 +25,43 @@ pub enum RegistryError {
     Connection {
         /// Method and address.
         what: String,
+        /// What the network says.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// It is not who it should be, or does not believe that of us.
+    #[error("`{host}` is not spoken with: {problem}")]
+    Certificate {
+        /// The host, with its port.
+        host: String,
+        /// What is wrong.
+        problem: CertificateProblem,
+        /// What the network says.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// Certificates that are to be trusted, or shown, cannot be read.
+    #[error("cannot read certificates from `{}`", path.display())]
+    Certificates {
+        /// Where they should be.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The proxy is none.
+    #[error("the proxy `{proxy}` cannot be used, expected `http://HOST:PORT` or `https://HOST:PORT`")]
+    Proxy {
+        /// The proxy, without its password.
+        proxy: String,
+    },
+    /// The proxy did not lead there.
+    #[error("`{what}` failed, by way of the proxy `{proxy}`")]
+    Proxied {
+        /// Method and address.
+        what: String,
+        /// The proxy, without its password.
+        proxy: String,
         /// What the network says.
         #[source]
         source: reqwest::Error,

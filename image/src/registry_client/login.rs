@@ -18,7 +18,7 @@ use super::{
     Access, CredentialError, Lookup, Registries, RegistryClient, RegistryError, Secret,
     credentials::{self, CredentialFile, Credentials, keys, server},
     endpoint::Endpoint,
-    http_client,
+    http::Http,
     request::{Ask, Pauses},
 };
 use crate::programs::Programs;
@@ -43,7 +43,7 @@ pub async fn log_in(login: &Login, registries: &Registries, programs: &Programs)
     let credentials = Credentials::Password { name: login.name.clone(), password: login.password.clone() };
     let lookup = Lookup { files: Vec::new().into(), programs: programs.clone().into() };
     let mut client = RegistryClient {
-        http: http_client()?,
+        http: Http::new(registries, &login.domain).await?,
         endpoint: Endpoint::new(&login.domain, registries.plain_http)?,
         repository: String::new(),
         siblings: Vec::new(),

@@ -1,6 +1,6 @@
 //! A client of registries: the OCI distribution protocol, with Docker's ways of being let in.
 //!
-//! Reading order: `endpoint` (where a registry is, and where it may lead), `credentials` and `login` (the files of
+//! Reading order: `endpoint` (where a registry is, and where it may lead), `http` and `proxy` (how it is spoken to), `credentials` and `login` (the files of
 //! Docker and podman), `challenge` and `token` (how to be let in), `request` (one request: let in, led on, tried again),
 //! `documents`, `download` and `upload` (what is asked for). Imports [`oci`](crate::oci), [`reference`](crate::reference),
 //! [`blobs::Body`](crate::blobs::Body) and [`programs`](crate::programs). Nothing a registry says is believed: documents
@@ -12,7 +12,9 @@ mod documents;
 mod download;
 mod endpoint;
 mod error;
+mod http;
 mod login;
+mod proxy;
 mod request;
 mod secret;
 #[cfg(test)]
@@ -29,10 +31,12 @@ pub(crate) use self::download::Download;
 pub use self::{
     credentials::CredentialError,
     error::RegistryError,
+    http::CertificateProblem,
     login::{Login, log_in, log_out},
+    proxy::{Proxies, ProxyAddress},
     secret::Secret,
 };
-use self::{credentials::Credentials, endpoint::Endpoint, request::Pauses, token::Authorization};
+use self::{credentials::Credentials, endpoint::Endpoint, http::Http, request::Pauses, token::Authorization};
 use crate::{bring::blocking, programs::Programs, reference::Name};
 
 /// What requests say of who sends them.
@@ -50,6 +54,13 @@ pub struct Registries {
     pub credential_files: Vec<PathBuf>,
     /// Whether to speak plain HTTP with every registry, rather than only with those on this host.
     pub plain_http: bool,
+    /// Files and folders with the authorities that are trusted in place of the system's.
+    pub authorities: Vec<PathBuf>,
+    /// Folders with one folder for each registry, called by its domain: authorities that are trusted for it as well
+    /// (`*.crt`), and what it is shown (`*.cert`, with its key in `*.key`).
+    pub certificate_folders: Vec<PathBuf>,
+    /// How registries are reached.
+    pub proxies: Proxies,
     /// Hosts from which layers are fetched that an image says are there rather than in its registry.
     pub foreign_hosts: Vec<String>,
 }
@@ -66,7 +77,7 @@ pub(crate) enum Access {
 /// A client of one repository of one registry.
 #[derive(Debug)]
 pub(crate) struct RegistryClient {
-    http: reqwest::Client,
+    http: Http,
     endpoint: Endpoint,
     repository: String,
     /// Other repositories of the registry that blobs may be taken over from.
@@ -118,7 +129,7 @@ impl RegistryClient {
         let lookup =
             Lookup { files: Arc::new(registries.credential_files.clone()), programs: Arc::new(programs.clone()) };
         let mut client = Self {
-            http: http_client()?,
+            http: Http::new(registries, &name.domain).await?,
             endpoint: Endpoint::new(&name.domain, registries.plain_http)?,
             repository: name.path.clone(),
             siblings: Vec::new(),
@@ -138,16 +149,4 @@ impl RegistryClient {
         self.siblings = siblings.into_iter().filter(|sibling| *sibling != self.repository).collect();
         self
     }
-}
-
-fn http_client() -> Result<reqwest::Client, RegistryError> {
-    // Redirects are followed here, where it is known what may go where. Proxies would be read from the environment.
-    reqwest::Client::builder()
-        .user_agent(USER_AGENT)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
-        .build()
-        .map_err(RegistryError::Setup)
 }

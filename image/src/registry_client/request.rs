@@ -63,11 +63,13 @@ pub(super) struct Ask {
     pub(super) payload: Option<Payload>,
     /// Whether the registry's own authorization may be used, for its own origin.
     pub(super) is_let_in: bool,
+    /// Whether the same may be sent again when a connection breaks, or the registry says that it is overloaded.
+    pub(super) is_repeatable: bool,
 }
 
 impl Ask {
     pub(super) fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: HeaderMap::new(), payload: None, is_let_in: true }
+        Self { method, url, headers: HeaderMap::new(), payload: None, is_let_in: true, is_repeatable: true }
     }
 
     pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
@@ -115,17 +117,23 @@ impl RegistryClient {
             };
         if is_other_scheme {
             let encrypted = Self { endpoint: self.endpoint.encrypted()?, ..self.clone_settings() };
-            if let Ok(response) = encrypted.once(&ping(&encrypted)?).await
-                && response.status() != StatusCode::BAD_REQUEST
-            {
-                self.endpoint = encrypted.endpoint;
-                return self.greet(response).await;
+            match encrypted.once(&ping(&encrypted)?).await {
+                Ok(response) if response.status() != StatusCode::BAD_REQUEST => {
+                    self.endpoint = encrypted.endpoint;
+                    return self.greet(response).await;
+                }
+                // It does speak TLS, and must not be spoken to otherwise.
+                Err(error @ RegistryError::Certificate { .. }) => return Err(error),
+                _ => {}
             }
         }
         match answer {
             Ok(response) => self.greet(response).await,
             // Broken or overloaded: the same again, with patience.
-            Err(_) => self.exchange(ping(self)?).await.map(drop),
+            Err(RegistryError::Connection { .. } | RegistryError::Proxied { .. }) => {
+                self.exchange(ping(self)?).await.map(drop)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -153,7 +161,8 @@ impl RegistryClient {
 
     /// Asks once, of the address as it stands.
     async fn once(&self, ask: &Ask) -> Result<Response, RegistryError> {
-        let mut request = self.http.request(ask.method.clone(), ask.url.clone()).headers(ask.headers.clone());
+        let client = self.http.client(self.endpoint.is_own(&ask.url));
+        let mut request = client.request(ask.method.clone(), ask.url.clone()).headers(ask.headers.clone());
         if let Some(payload) = &ask.payload {
             let body = (payload.make)().map_err(|source| RegistryError::Body { what: ask.what(), source })?;
             request = request.header(CONTENT_LENGTH, payload.length).body(body);
@@ -164,9 +173,7 @@ impl RegistryClient {
         {
             request = request.header(AUTHORIZATION, authorization.header());
         }
-        let failed =
-            |source: reqwest::Error| RegistryError::Connection { what: ask.what(), source: source.without_url() };
-        request.send().await.map_err(failed)
+        request.send().await.map_err(|source| self.http.failed(ask.what(), &ask.url, source))
     }
 
     /// Asks until there is an answer that is neither "come in first", "look there" nor "later".
@@ -175,7 +182,9 @@ impl RegistryClient {
         loop {
             let response = match self.once(&ask).await {
                 Ok(response) => response,
-                Err(RegistryError::Connection { source, .. }) if tried < self.tries(&source) => {
+                Err(RegistryError::Connection { source, .. } | RegistryError::Proxied { source, .. })
+                    if ask.is_repeatable && tried < self.tries(&source) =>
+                {
                     self.pauses.wait(tried, None).await;
                     tried += 1;
                     continue;
@@ -189,7 +198,7 @@ impl RegistryClient {
                 }
                 self.authorize(&response).await?;
                 let_in = true;
-            } else if is_for_later(status, &ask.method) && tried < self.pauses.retries {
+            } else if ask.is_repeatable && is_for_later(status, &ask.method) && tried < self.pauses.retries {
                 self.pauses.wait(tried, asked_pause(&response)).await;
                 tried += 1;
             } else if is_elsewhere(status) && response.headers().contains_key(LOCATION) {
@@ -268,7 +277,7 @@ impl RegistryClient {
 }
 
 /// Whether the same may be answered better later. Some registries say 500 to what they do not like to be sent.
-fn is_for_later(status: StatusCode, method: &Method) -> bool {
+pub(super) fn is_for_later(status: StatusCode, method: &Method) -> bool {
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     matches!(status.as_u16(), 429 | 502 | 503 | 504) || (is_read && status == StatusCode::INTERNAL_SERVER_ERROR)
 }
@@ -277,7 +286,7 @@ fn is_elsewhere(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-fn asked_pause(response: &Response) -> Option<Duration> {
+pub(super) fn asked_pause(response: &Response) -> Option<Duration> {
     let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }

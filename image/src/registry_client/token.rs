@@ -119,7 +119,8 @@ impl RegistryClient {
                 .append_pair("scope", &scopes.join(" "))
                 .append_pair("refresh_token", token.reveal());
             let body = form.query().unwrap_or_default().to_owned();
-            self.http.post(url.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
+            let client = self.http.client(self.endpoint.is_own(&url));
+            client.post(url.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
         } else {
             let mut query = url.query_pairs_mut();
             if let Some(service) = service {
@@ -129,7 +130,7 @@ impl RegistryClient {
                 query.append_pair("scope", scope);
             }
             drop(query);
-            let request = self.http.get(url.clone());
+            let request = self.http.client(self.endpoint.is_own(&url)).get(url.clone());
             match &credentials {
                 Some(Credentials::Password { name, password }) => {
                     request.header(AUTHORIZATION, Authorization::password(name, password).header())
@@ -146,11 +147,7 @@ impl RegistryClient {
                 Err(error) => !error.is_builder(),
             };
             if !is_for_later || tried == self.pauses.retries.min(2) {
-                let failed = |source: reqwest::Error| RegistryError::Connection {
-                    what: format!("GET {url}"),
-                    source: source.without_url(),
-                };
-                return answer.map_err(failed);
+                return answer.map_err(|source| self.http.failed(format!("GET {url}"), &url, source));
             }
             self.pauses.wait(tried, None).await;
             tried += 1;
