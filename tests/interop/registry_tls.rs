@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, KeyPair, dat
 use shipfs_tests::engines::Registry;
 use shipfs_tests::forward::Forward;
 use shipfs_tests::image::{check_blobs, layout};
-use shipfs_tests::program::{run, said, shipfs, tool};
+use shipfs_tests::program::{Running, run, said, shipfs, tool};
 use tempfile::TempDir;
 
 /// An authority of a test's own.
@@ -198,4 +198,47 @@ fn interop_registry_is_reached_by_way_of_a_proxy() {
     let told =
         told + &lab.refused("registry.example/a:1", &[("HTTPS_PROXY", Path::new("socks5://me:hidden-secret@x"))]);
     assert!(told.contains("`socks5://x` cannot be used") && !told.contains("hidden-secret"), "{told}");
+}
+
+#[test]
+fn interop_registry_gets_the_rest_of_an_upload_that_broke_off() {
+    const SIZE: u64 = 20 << 20;
+    let Some(lab) = Lab::new("interop_registry_gets_the_rest_of_an_upload_that_broke_off") else { return };
+    layout(&lab.at("big"), &[SIZE], 7).expect("a layout");
+    let source = format!("oci:{}", lab.at("big").display());
+    let send_to = |address: &str| {
+        let address = address.parse().expect("an address");
+        let forward = Forward::to(address, Some(SIZE * 9 / 10));
+        run(lab.shipfs().args(["-q", "cp", &source, &format!("docker://{}/a/big:1", forward.address)]));
+        let (out, place) = (lab.at(&format!("out-{}", address.port())), format!("docker://{address}/a/big:1"));
+        let mut other = shipfs(&lab.at(&format!("repository-{}", address.port())));
+        run(other.args(["-q", "cp", &place, &format!("oci:{}", out.display())]));
+        assert_eq!(check_blobs(&out).expect("whole"), check_blobs(&lab.at("big")).expect("whole"));
+        forward.sent()
+    };
+    // Docker's own forgets what broke off, and gets all of it again.
+    let registry = Registry::start(&lab.at("registry"), None);
+    assert!(send_to(&registry.address) > SIZE * 18 / 10);
+    // Ours keeps it, and gets the rest.
+    let mut serving = shipfs(&lab.at("ours"));
+    serving.args(["registry", "serve", "--offline", "--listen-registry", "127.0.0.1:0"]);
+    let (_serving, line) = Running::start(&mut serving, "serving on").expect("a registry");
+    let sent = send_to(line.rsplit(' ').next().expect("an address").trim());
+    assert!(sent < SIZE * 12 / 10, "{sent}");
+}
+
+#[test]
+fn interop_registry_is_asked_over_few_connections() {
+    const LAYERS: usize = 24;
+    let Some(lab) = Lab::new("interop_registry_is_asked_over_few_connections") else { return };
+    layout(&lab.at("many"), &[20_000; LAYERS], 7).expect("a layout");
+    let registry = Registry::start(&lab.at("registry"), None);
+    let forward = Forward::to(registry.address.parse().expect("an address"), None);
+    let place = format!("docker://{}/a/many:1", forward.address);
+    run(lab.shipfs().args(["-q", "cp", &format!("oci:{}", lab.at("many").display()), &place]));
+    let for_sending = forward.connections();
+    run(shipfs(&lab.at("other")).args(["-q", "push", &place]));
+    let for_getting = forward.connections() - for_sending;
+    // Four requests a layer to send it, one to get it. An answer that is not over yet may keep its connection from the next.
+    assert!(for_sending <= 8 && for_getting <= 8, "{for_sending} to send, {for_getting} to get {LAYERS} layers");
 }

@@ -559,3 +559,130 @@ async fn b2_an_image_whose_layer_is_another_is_not_taken_in() {
         assert!(error.contains(&Digest::of(CONTENT).to_string()), "{error}");
     }
 }
+
+/// A registry of uploads only, which lets go of the first connection that sends it a blob once so many bytes of it came.
+struct Uploads {
+    address: SocketAddr,
+    /// What was asked, with how many bytes of a body came.
+    asked: Arc<Mutex<Vec<(String, usize)>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Uploads {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Uploads {
+    /// `state` says what is answered to who asks how far an upload came, given how far it did.
+    async fn start(cut: usize, state: fn(usize) -> Option<String>, blob: Bytes) -> Self {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("an address");
+        let asked: Arc<Mutex<Vec<(String, usize)>>> = Arc::default();
+        let log = Arc::clone(&asked);
+        let task = tokio::spawn(async move {
+            let (mut kept, mut sessions, mut was_cut) = (Vec::new(), 0, false);
+            loop {
+                let (mut stream, _) = listener.accept().await.expect("accepts");
+                let (mut input, mut head) = (Vec::new(), String::new());
+                while !head.ends_with("\r\n\r\n") {
+                    let Ok(byte) = stream.read_u8().await else { break };
+                    head.push(char::from(byte));
+                }
+                let value = |name: &str| {
+                    head.lines()
+                        .find_map(|line| line.to_lowercase().strip_prefix(&format!("{name}: ")).map(str::to_owned))
+                };
+                let length: usize = value("content-length").map_or(0, |text| text.parse().expect("a length"));
+                let line = head.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
+                let is_cut = !was_cut && length > cut;
+                let wanted = if is_cut { cut } else { length };
+                input.resize(wanted, 0);
+                stream.read_exact(&mut input).await.expect("a body");
+                let range = value("content-range").map(|range| format!(" {range}")).unwrap_or_default();
+                log.lock().expect("the log").push((line.clone() + &range, wanted));
+                if line.starts_with("P") && !line.starts_with("POST") {
+                    kept.extend_from_slice(&input);
+                }
+                if is_cut {
+                    was_cut = true;
+                    continue;
+                }
+                let at = format!("/v2/a/b/blobs/uploads/{sessions}");
+                let answer = match line.split(' ').next().unwrap_or_default() {
+                    "POST" => {
+                        (sessions, kept) = (sessions + 1, Vec::new());
+                        format!("202 Accepted\r\nLocation: /v2/a/b/blobs/uploads/{sessions}?state=x")
+                    }
+                    "GET" if line.contains("uploads") => match state(kept.len()) {
+                        Some(range) => format!("204 No Content\r\nRange: {range}\r\nLocation: {at}?state=y"),
+                        None => "404 Not Found".to_owned(),
+                    },
+                    "PATCH" => format!("202 Accepted\r\nLocation: {at}?state=z"),
+                    "PUT" if kept[..] == blob[..] => "201 Created".to_owned(),
+                    "PUT" => "400 Bad Request".to_owned(),
+                    _ => "200 OK".to_owned(),
+                };
+                let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.expect("answers");
+            }
+        });
+        Self { address, asked, task }
+    }
+
+    /// Sends a blob; gives what was asked for that.
+    async fn send(&self, blob: &Bytes) -> (Result<(), RegistryError>, Vec<(String, usize)>) {
+        let pauses = Pauses { retries: 3, first: Duration::from_millis(1), longest: Duration::from_millis(5) };
+        let name = format!("{}/a/b:tag", self.address).parse().expect("a name");
+        let (registries, programs) = (Registries::default(), Programs::default());
+        let client = RegistryClient::connect_with(&name, &registries, &programs, Access::Push, pauses).await;
+        let descriptor = Descriptor::new(media::LAYER, Digest::of(blob), blob.len() as u64);
+        let folder = TempDir::new().expect("a temporary directory");
+        let path = folder.path().join("blob");
+        fs::write(&path, blob).expect("writes");
+        let sent = client.expect("connects").send_blob(&descriptor, &Body::File(path)).await;
+        let asked = self.asked.lock().expect("the log").clone();
+        (sent, asked.into_iter().filter(|(line, _)| line != "GET /v2/").collect())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_breaks_off_goes_on_where_it_was() {
+    const CUT: usize = 900_000;
+    let blob = Bytes::from((0..1_000_000_u32).map(|at| (at % 251) as u8).collect::<Vec<_>>());
+    let digest = Digest::of(&blob);
+    let uploads = Uploads::start(CUT, |kept| Some(format!("0-{}", kept - 1)), blob.clone()).await;
+    let (sent, asked) = uploads.send(&blob).await;
+    sent.expect("is sent");
+    let expected = [
+        ("POST /v2/a/b/blobs/uploads/".to_owned(), 0),
+        (format!("PUT /v2/a/b/blobs/uploads/1?state=x&digest={}", digest.to_string().replace(':', "%3A")), CUT),
+        ("GET /v2/a/b/blobs/uploads/1?state=x".to_owned(), 0),
+        ("PATCH /v2/a/b/blobs/uploads/1?state=y 900000-999999".to_owned(), 100_000),
+        (format!("PUT /v2/a/b/blobs/uploads/1?state=z&digest={}", digest.to_string().replace(':', "%3A")), 0),
+    ];
+    assert_eq!(asked, expected);
+    // A registry that forgets, one that cannot say what it has, ones that say what cannot be, and one that says what is not.
+    let answers: [fn(usize) -> Option<String>; 5] = [
+        |_| None,
+        |_| Some("0-0".to_owned()),
+        |_| Some("0-99999999999999999999".to_owned()),
+        |_| Some("0-5000000".to_owned()),
+        |kept| Some(format!("0-{}", kept - 7)),
+    ];
+    for answer in answers {
+        let uploads = Uploads::start(CUT, answer, blob.clone()).await;
+        let (sent, asked) = uploads.send(&blob).await;
+        sent.expect("is sent");
+        let (last, bytes) = asked.last().expect("a request");
+        assert!(last.starts_with("PUT /v2/a/b/blobs/uploads/2?state=x"), "{asked:?}");
+        assert_eq!(*bytes, blob.len(), "another upload, from the beginning: {asked:?}");
+    }
+    // One that does not want it is asked once.
+    let uploads = Uploads::start(usize::MAX, |_| None, Bytes::from_static(b"another")).await;
+    let (sent, asked) = uploads.send(&blob).await;
+    assert!(matches!(sent, Err(RegistryError::Status { status: 400, .. })), "{sent:?}");
+    assert_eq!(asked.len(), 2, "{asked:?}");
+}

@@ -1,18 +1,23 @@
 //! Blobs and documents on their way to a registry.
 //!
 //! Imports its siblings. What is there is not sent; what a sibling repository has is taken over from it; everything else
-//! is sent in one piece, again if the connection breaks.
+//! is sent in one piece; when the connection breaks, what the registry has of it by then is not sent again, if it says how
+//! much that is. Docker's own forgets an upload that broke off, so it gets another from the beginning.
 
-use std::{io, sync::Arc};
+use std::{
+    io::{self, Seek as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use reqwest::{
-    Method, StatusCode, Url,
-    header::{CONTENT_TYPE, LOCATION},
+    Method, Response, StatusCode, Url,
+    header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE},
 };
 
 use super::{
     RegistryClient, RegistryError,
-    request::{Ask, Payload},
+    request::{Ask, Payload, asked_pause, is_for_later},
 };
 use crate::{
     blobs::Body,
@@ -21,6 +26,8 @@ use crate::{
 
 /// Bytes read from a file at a time.
 const READ_BYTES: usize = 256 << 10;
+/// Bytes by which an upload has to get further before broken connections are counted from the beginning again.
+const PROGRESS_BYTES: u64 = 1 << 20;
 /// What a body of bytes is.
 const OCTETS: &str = "application/octet-stream";
 
@@ -80,25 +87,130 @@ impl RegistryClient {
         if response.status() == StatusCode::CREATED {
             return Ok(None);
         }
+        self.location(&what, &base, &response).map(Some)
+    }
+
+    /// Fills an upload that was begun, again and again if the connection breaks: from where it broke off if the registry
+    /// has what came before, else from the beginning of another upload.
+    async fn fill_upload(&self, url: Url, blob: &Descriptor, body: &Body) -> Result<(), RegistryError> {
+        let mut upload = Upload { url, at: 0 };
+        let (mut tried, mut reached) = (0, 0);
+        loop {
+            let was_resumed = upload.at > 0;
+            let (error, asked) = match self.send_rest(&mut upload, blob, body).await {
+                Ok(()) => return Ok(()),
+                Err(Stopped::Broken(error)) => (error, None),
+                Err(Stopped::Later(error, asked)) => (error, asked),
+                // What it said that it has was not this blob's beginning.
+                Err(Stopped::Refused(error)) if was_resumed => {
+                    tracing::debug!(digest = %blob.digest, %error, "a resumed upload was refused");
+                    upload.url = match self.begin_upload(&[]).await? {
+                        Some(url) => url,
+                        None => return Ok(()),
+                    };
+                    upload.at = 0;
+                    tried += 1;
+                    if tried > self.pauses.retries {
+                        return Err(error);
+                    }
+                    continue;
+                }
+                Err(Stopped::Refused(error)) => return Err(error),
+            };
+            if tried >= self.pauses.retries {
+                return Err(error);
+            }
+            self.pauses.wait(tried, asked).await;
+            tried += 1;
+            upload = match self.look_at_upload(&upload.url, blob.size).await {
+                Some(upload) => upload,
+                None => match self.begin_upload(&[]).await? {
+                    Some(url) => Upload { url, at: 0 },
+                    None => return Ok(()),
+                },
+            };
+            tracing::debug!(digest = %blob.digest, at = upload.at, "an upload broke off and goes on");
+            if upload.at >= reached + PROGRESS_BYTES {
+                (tried, reached) = (0, upload.at);
+            }
+        }
+    }
+
+    /// Sends what the registry lacks of a blob, and ends the upload.
+    async fn send_rest(&self, upload: &mut Upload, blob: &Descriptor, body: &Body) -> Result<(), Stopped> {
+        let digest = blob.digest.to_string();
+        let ended = |mut url: Url| {
+            url.query_pairs_mut().append_pair("digest", &digest);
+            Ask { is_repeatable: false, ..Ask::new(Method::PUT, url).header(CONTENT_TYPE, OCTETS) }
+        };
+        if upload.at == 0 {
+            let payload = Payload { length: blob.size, make: sender(body.clone(), 0, blob.size) };
+            return self.send_part(ended(upload.url.clone()).payload(payload)).await.map(drop);
+        }
+        if upload.at < blob.size {
+            let left = blob.size - upload.at;
+            let payload = Payload { length: left, make: sender(body.clone(), upload.at, left) };
+            let ask = Ask::new(Method::PATCH, upload.url.clone())
+                .header(CONTENT_TYPE, OCTETS)
+                .header(CONTENT_RANGE, &format!("{}-{}", upload.at, blob.size - 1))
+                .payload(payload);
+            let what = ask.what();
+            let response = self.send_part(Ask { is_repeatable: false, ..ask }).await?;
+            upload.url = self.location(&what, &upload.url, &response).map_err(Stopped::Refused)?;
+            upload.at = blob.size;
+        }
+        let empty = Payload { length: 0, make: Arc::new(|| Ok(reqwest::Body::from(""))) };
+        self.send_part(ended(upload.url.clone()).payload(empty)).await.map(drop)
+    }
+
+    async fn send_part(&self, ask: Ask) -> Result<Response, Stopped> {
+        let (what, method) = (ask.what(), ask.method.clone());
+        let response = match self.exchange(ask).await {
+            Ok(response) => response,
+            Err(error @ (RegistryError::Connection { .. } | RegistryError::Proxied { .. })) => {
+                return Err(Stopped::Broken(error));
+            }
+            Err(error) => return Err(Stopped::Refused(error)),
+        };
+        let (is_for_later, asked) = (is_for_later(response.status(), &method), asked_pause(&response));
+        match self.expect(&what, response).await {
+            Ok(response) => Ok(response),
+            Err(error) if is_for_later => Err(Stopped::Later(error, asked)),
+            Err(error) => Err(Stopped::Refused(error)),
+        }
+    }
+
+    /// How far an upload came, if the registry knows that.
+    async fn look_at_upload(&self, url: &Url, size: u64) -> Option<Upload> {
+        let ask = Ask::new(Method::GET, url.clone());
+        let what = ask.what();
+        let response = self.exchange(ask).await.ok()?;
+        let response = self.expect(&what, response).await.ok()?;
+        let range = response.headers().get(RANGE)?.to_str().ok()?;
+        let last: u64 = range.trim_start_matches("bytes=").strip_prefix("0-")?.parse().ok()?;
+        // `0-0` is said of one byte and of none.
+        if last == 0 || last >= size {
+            return None;
+        }
+        let url = match response.headers().contains_key(LOCATION) {
+            true => self.location(&what, url, &response).ok()?,
+            false => url.clone(),
+        };
+        Some(Upload { url, at: last + 1 })
+    }
+
+    /// Where an answer says that an upload goes on.
+    fn location(&self, what: &str, base: &Url, response: &Response) -> Result<Url, RegistryError> {
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let refused = |problem| {
             let to = location.split('?').next().unwrap_or_default().chars().take(200).collect();
-            RegistryError::Redirect { what: what.clone(), to, problem }
+            RegistryError::Redirect { what: what.to_owned(), to, problem }
         };
         let url = base.join(location).map_err(|_| refused("it is no address"))?;
         if location.is_empty() || !self.endpoint.may_lead_to(&url) {
             return Err(refused("it is not encrypted"));
         }
-        Ok(Some(url))
-    }
-
-    async fn fill_upload(&self, mut url: Url, blob: &Descriptor, body: &Body) -> Result<(), RegistryError> {
-        url.query_pairs_mut().append_pair("digest", &blob.digest.to_string());
-        let payload = Payload { length: blob.size, make: sender(body.clone(), blob.size) };
-        let ask = Ask::new(Method::PUT, url).header(CONTENT_TYPE, OCTETS).payload(payload);
-        let what = ask.what();
-        let response = self.exchange(ask).await?;
-        self.expect(&what, response).await.map(drop)
+        Ok(url)
     }
 
     /// Sends a document under its digest, or under a tag.
@@ -130,10 +242,31 @@ impl RegistryClient {
     }
 }
 
-/// Makes the body of a request, as often as it is needed.
-fn sender(body: Body, size: u64) -> Arc<dyn Fn() -> io::Result<reqwest::Body> + Send + Sync> {
+/// An upload, and how many bytes of its blob the registry has.
+struct Upload {
+    url: Url,
+    at: u64,
+}
+
+/// Why a part of a blob was not taken.
+enum Stopped {
+    /// The connection broke.
+    Broken(RegistryError),
+    /// The registry has too much to do, and may have said until when.
+    Later(RegistryError, Option<Duration>),
+    /// It does not want it.
+    Refused(RegistryError),
+}
+
+/// Makes the body of a request, `size` bytes from `offset` on, as often as it is needed.
+fn sender(body: Body, offset: u64, size: u64) -> Arc<dyn Fn() -> io::Result<reqwest::Body> + Send + Sync> {
     Arc::new(move || {
-        let Some(file) = body.open_file()? else { return Ok(reqwest::Body::from(body.read(size)?)) };
+        let Some(mut file) = body.open_file()? else {
+            let whole = body.read(offset.saturating_add(size))?;
+            let from = usize::try_from(offset).unwrap_or(usize::MAX).min(whole.len());
+            return Ok(reqwest::Body::from(whole.slice(from..)));
+        };
+        file.seek(io::SeekFrom::Start(offset))?;
         let limited = tokio::io::AsyncReadExt::take(tokio::fs::File::from_std(file), size);
         let parts = tokio_util::io::ReaderStream::with_capacity(limited, READ_BYTES);
         Ok(reqwest::Body::wrap_stream(parts))
