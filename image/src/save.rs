@@ -227,7 +227,7 @@ mod tests {
                 } else if blob == blobs[3] {
                     last.notify_one();
                 }
-                Ok::<_, SaveError>(Body::Bytes(bytes::Bytes::new()))
+                Ok::<_, SaveError>(Body::Bytes(Bytes::new()))
             }
         };
         write_blobs(Box::new(sink), &plan, reading, READ_AHEAD, &()).await.expect("written");

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use super::{Listed, Source, SourceError, WholeLayout};
 use crate::{
-    blobs::{Added, Content},
+    blobs::Content,
     containerd::{Containerd, ContainerdError, Reading, image_name},
     oci::Descriptor,
     reference::Reference,
@@ -65,10 +65,6 @@ impl Source for ContainerdSource {
         }
         let reading = self.runtime.block_on(self.client.read(&blob.digest)).map_err(Box::new)?;
         Ok(Content::Reader(Box::new(Reader { reading, runtime: self.runtime.clone(), left: Bytes::new() })))
-    }
-
-    fn added(&self, _: &Descriptor) -> Option<Added> {
-        None
     }
 
     fn layout(&self) -> Option<&WholeLayout> {

@@ -54,7 +54,9 @@ pub trait Source: Send + Sync {
     fn open(&self, blob: &Descriptor) -> Result<Content, SourceError>;
 
     /// What the store made of a blob while the source was opened; `None` when it is yet to be read.
-    fn added(&self, blob: &Descriptor) -> Option<Added>;
+    fn added(&self, _: &Descriptor) -> Option<Added> {
+        None
+    }
 
     /// The layout as it lies here, if it is one and holds this one image: what a layout root copies as it is.
     fn layout(&self) -> Option<&WholeLayout>;

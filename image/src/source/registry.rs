@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use super::{Listed, Source, SourceError, WholeLayout};
 use crate::{
-    blobs::{Added, Content},
+    blobs::Content,
     event::BlobKind,
     oci::{Descriptor, Digest, media},
     reference::Name,
@@ -54,10 +54,6 @@ impl Source for RegistrySource {
             return Ok(Content::Bytes(self.top.1.clone()));
         }
         fetch(&self.client, &self.runtime, blob)
-    }
-
-    fn added(&self, _: &Descriptor) -> Option<Added> {
-        None
     }
 
     fn layout(&self) -> Option<&WholeLayout> {
