@@ -45,6 +45,9 @@ pub struct Applied {
     pub bytes: u64,
     /// Directories that the layer has entries in but none for, as paths below the target: mode 755, the caller's.
     pub implied: Vec<PathBuf>,
+    /// Whether what is removed is marked by files that are called as in the archive: the kernel's overlay does not know
+    /// them. Only with [`Whiteouts::OverlayUser`](super::Whiteouts::OverlayUser), where nothing else can be made.
+    pub has_whiteout_files: bool,
     /// What could not be kept.
     pub warnings: Warnings,
 }
@@ -71,6 +74,8 @@ pub enum Warning {
     Xattr(Shown, Shown),
     /// A file of AUFS's own was left out.
     Aufs(Shown),
+    /// So many files belong to users or groups that the namespace has no ids for, and became root's.
+    Owners(u64),
 }
 
 impl std::fmt::Display for Warning {
@@ -80,6 +85,9 @@ impl std::fmt::Display for Warning {
             Self::DeviceSkipped(name) => write!(formatter, "device `{name}` was left out"),
             Self::Xattr(name, attribute) => write!(formatter, "`{name}` could not keep its attribute `{attribute}`"),
             Self::Aufs(name) => write!(formatter, "`{name}` only meant something to AUFS and was left out"),
+            Self::Owners(count) => {
+                write!(formatter, "files whose owners have no id here became root's: {count}")
+            }
         }
     }
 }
@@ -130,6 +138,8 @@ pub(super) struct Unpack<'o, 't, 's, 'p> {
     pub(super) ours: HashSet<u64>,
     file_bytes: u64,
     count: u64,
+    /// Files whose owner could not be kept.
+    flattened: u64,
     warnings: Warnings,
 }
 
@@ -145,6 +155,7 @@ impl<'o, 't, 's, 'p> Unpack<'o, 't, 's, 'p> {
             ours: HashSet::new(),
             file_bytes: 0,
             count: 0,
+            flattened: 0,
             warnings: Warnings::default(),
         }
     }
@@ -167,8 +178,12 @@ impl<'o, 't, 's, 'p> Unpack<'o, 't, 's, 'p> {
             }
         }
         self.finish_directories()?;
+        if self.flattened > 0 {
+            self.warn(Warning::Owners(self.flattened));
+        }
         let path =
             |bytes: Vec<u8>| PathBuf::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(bytes));
+        let has_whiteout_files = self.tree.has_whiteout_files();
         let implied = self.tree.implied.into_iter().filter(|path| !self.directories.contains_key(path));
         Ok(Applied {
             // Known once the hashing thread has seen the last byte.
@@ -176,6 +191,7 @@ impl<'o, 't, 's, 'p> Unpack<'o, 't, 's, 'p> {
             entries: self.count,
             bytes: 0,
             implied: implied.map(path).collect(),
+            has_whiteout_files,
             warnings: self.warnings,
         })
     }
@@ -220,14 +236,16 @@ impl<'o, 't, 's, 'p> Unpack<'o, 't, 's, 'p> {
         })
     }
 
-    pub(super) fn attributes(&mut self, entry: &Entry, place: Place<'_>, mode: u32) -> Result<(), ApplyError> {
+    /// Sets all but the times; gives the permissions that it got.
+    pub(super) fn attributes(&mut self, entry: &Entry, place: Place<'_>, mode: u32) -> Result<u32, ApplyError> {
         let mut lost = Vec::new();
         let mut warn = |name: &[u8], _: Errno| lost.push(Shown::new(name));
-        metadata::apply(place, entry, self.options.ownership, mode, &mut warn).map_err(failed(entry))?;
+        let got = metadata::apply(place, entry, self.options.ownership, mode, &mut warn).map_err(failed(entry))?;
+        self.flattened += u64::from(got.is_flattened);
         for attribute in lost {
             self.warn(Warning::Xattr(Shown::new(entry.path.bytes()), attribute));
         }
-        Ok(())
+        Ok(got.mode)
     }
 
     pub(super) fn warn(&mut self, warning: Warning) {

@@ -66,12 +66,24 @@ impl Unpack<'_, '_, '_, '_> {
             Some(_) => {
                 self.tree.remove(directory.as_fd(), name).map_err(|error| write(entry, "removing what it names", error))
             }
-            None if overlay => {
-                let make = || fs::mknodat(&directory, name, FileType::CharacterDevice, Mode::empty(), 0);
-                self.replace(entry, directory.as_fd(), name, "making the whiteout", make).map(|_| ())
-            }
+            None if overlay => self.whiteout(entry, directory.as_fd(), name),
             None => Ok(()),
         }
+    }
+
+    fn whiteout(&mut self, entry: &Entry, directory: BorrowedFd<'_>, name: &[u8]) -> Result<(), ApplyError> {
+        let doing = "making the whiteout";
+        if !self.tree.has_whiteout_files() {
+            let make = || fs::mknodat(directory, name, FileType::CharacterDevice, Mode::empty(), 0);
+            match self.replace(entry, directory, name, doing, make) {
+                // An overlay below, or a kernel before 5.8, lets no user make one.
+                Err(ApplyError::Write { source, .. })
+                    if self.options.whiteouts == Whiteouts::OverlayUser
+                        && source.kind() == std::io::ErrorKind::PermissionDenied => {}
+                done => return done.map(drop),
+            }
+        }
+        self.tree.make_whiteout_file(directory, name).map_err(|error| write(entry, doing, error))
     }
 
     /// Removes what is in `directory` and not of this layer. Directories below are looked into for what is.

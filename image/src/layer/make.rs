@@ -34,7 +34,11 @@ impl Unpack<'_, '_, '_, '_> {
         let mut hidden = false;
         for _ in 0..ATTEMPTS {
             match make() {
-                Ok(made) => return Ok((made, hidden)),
+                Ok(made) => {
+                    let unmarked = self.tree.remove_whiteout_file(directory, base);
+                    hidden |= unmarked.map_err(|error| write(entry, "removing its whiteout", error))?;
+                    return Ok((made, hidden));
+                }
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(write(entry, doing, error)),
             }
@@ -72,10 +76,10 @@ impl Unpack<'_, '_, '_, '_> {
 
     pub(super) fn directory_made(&mut self, entry: &Entry, made: BorrowedFd<'_>) -> Result<(), ApplyError> {
         // Until all is in it, it has to stay open to us.
-        self.attributes(entry, Place::Open(made), entry.mode | 0o700)?;
+        let got = self.attributes(entry, Place::Open(made), entry.mode | 0o700)?;
         let inode = fs::fstat(made).map_err(|error| write(entry, "looking at it", error))?.st_ino;
         self.mine(inode);
-        let last = Last { inode, mode: entry.mode, modified: entry.modified };
+        let last = Last { inode, mode: entry.mode & (got | 0o777), modified: entry.modified };
         if self.directories.insert(entry.path.bytes().to_vec(), last).is_none() {
             self.directory_bytes += entry.path.bytes().len() as u64;
         }
@@ -153,7 +157,7 @@ impl Unpack<'_, '_, '_, '_> {
             match fs::linkat(&from, name, directory, base, AtFlags::empty()) {
                 Ok(()) => {
                     self.mine(there.st_ino);
-                    return Ok(());
+                    return self.tree.remove_whiteout_file(directory, base).map(drop).map_err(failed);
                 }
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(failed(error)),

@@ -28,9 +28,25 @@ pub(super) enum Place<'f> {
 /// A failed step, and what it was.
 pub(super) type Failure = (&'static str, Errno);
 
+/// What became of an entry's attributes.
+#[derive(Clone, Copy)]
+pub(super) struct Got {
+    /// The permissions that it has.
+    pub(super) mode: u32,
+    /// Whether its owner is another than it should be.
+    pub(super) is_flattened: bool,
+}
+
+/// The setuid bit.
+const SET_USER: u32 = 0o4000;
+/// The setgid bit.
+const SET_GROUP: u32 = 0o2000;
+
 /// Attributes that say how overlays are put together, or whose meaning is this host's alone.
 pub(super) fn is_foreign(name: &[u8]) -> bool {
-    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") || name == b"security.selinux"
+    const OF_OVERLAYS: [&[u8]; 4] =
+        [b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", b"user.containers."];
+    OF_OVERLAYS.iter().any(|prefix| name.starts_with(prefix)) || name == b"security.selinux"
 }
 
 /// Sets all but the times; calls `warn` for each attribute that cannot be kept.
@@ -40,15 +56,10 @@ pub(super) fn apply(
     ownership: Ownership,
     mode: u32,
     warn: &mut dyn FnMut(&[u8], Errno),
-) -> Result<(), Failure> {
-    if ownership == Ownership::Keep {
-        let (user, group) = (Some(Uid::from_raw(entry.user)), Some(Gid::from_raw(entry.group)));
-        let done = match place {
-            Place::Open(file) => fs::fchown(file, user, group),
-            Place::Named(directory, name) => fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW),
-        };
-        done.map_err(|error| ("changing its owner", error))?;
-    }
+) -> Result<Got, Failure> {
+    let lost = own(place, entry, ownership).map_err(|error| ("changing its owner", error))?;
+    // Whoever gets a file that was somebody else's must not lend it more than that somebody would have.
+    let mode = mode & !lost;
     for (name, value) in &entry.xattrs {
         if is_foreign(name) {
             continue;
@@ -57,7 +68,7 @@ pub(super) fn apply(
             Ok(()) => {}
             // No user may set these on links and pipes, and only root those that are not the user's.
             Err(error @ (Errno::PERM | Errno::ACCESS | Errno::INVAL))
-                if ownership == Ownership::Squash || name.starts_with(b"user.") =>
+                if ownership != Ownership::Keep || name.starts_with(b"user.") =>
             {
                 warn(name, error);
             }
@@ -68,10 +79,39 @@ pub(super) fn apply(
     if !matches!(entry.kind, Kind::Symlink(_)) {
         set_mode(place, mode).map_err(|error| ("changing its mode", error))?;
     }
-    Ok(())
+    Ok(Got { mode, is_flattened: lost != 0 })
 }
 
-fn set_mode(place: Place<'_>, mode: u32) -> io::Result<()> {
+/// Gives it its owner. Gives the bits that mean nothing any more because their owner is not there: none when all is well.
+fn own(place: Place<'_>, entry: &Entry, ownership: Ownership) -> io::Result<u32> {
+    let chown = |user: Option<u32>, group: Option<u32>| {
+        let (user, group) = (user.map(Uid::from_raw), group.map(Gid::from_raw));
+        match place {
+            Place::Open(file) => fs::fchown(file, user, group),
+            Place::Named(directory, name) => fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW),
+        }
+    };
+    match ownership {
+        Ownership::Squash => return Ok(0),
+        Ownership::Keep => return chown(Some(entry.user), Some(entry.group)).map(|()| 0),
+        Ownership::Mapped => {}
+    }
+    match chown(Some(entry.user), Some(entry.group)) {
+        // What the namespace has no id for.
+        Err(Errno::INVAL) => {}
+        other => return other.map(|()| 0),
+    }
+    let mut lost = 0;
+    for (user, group, bit) in [(Some(entry.user), None, SET_USER), (None, Some(entry.group), SET_GROUP)] {
+        match chown(user, group) {
+            Err(Errno::INVAL) => lost |= bit,
+            other => other?,
+        }
+    }
+    Ok(lost)
+}
+
+pub(super) fn set_mode(place: Place<'_>, mode: u32) -> io::Result<()> {
     let mode = Mode::from_raw_mode(mode);
     match place {
         Place::Open(file) => fs::fchmod(file, mode),
@@ -88,7 +128,7 @@ fn set_mode(place: Place<'_>, mode: u32) -> io::Result<()> {
     }
 }
 
-fn set_xattr(place: Place<'_>, name: &[u8], value: &[u8]) -> io::Result<()> {
+pub(super) fn set_xattr(place: Place<'_>, name: &[u8], value: &[u8]) -> io::Result<()> {
     match place {
         Place::Open(file) => fs::fsetxattr(file, name, value, XattrFlags::empty()),
         Place::Named(directory, base) => {

@@ -49,7 +49,8 @@ impl Default for Limits {
 pub enum Whiteouts {
     /// The target becomes a layer of an overlay: devices 0:0, and `trusted.overlay.opaque` on opaque directories.
     Overlay,
-    /// The same for an overlay mounted with `userxattr`: `user.overlay.opaque`.
+    /// The same for an overlay mounted with `userxattr`: `user.overlay.opaque`. Where no devices 0:0 can be made, files as
+    /// in the archive, which fuse-overlayfs knows and the kernel does not.
     OverlayUser,
     /// What they name is removed from the target itself, which holds the lower layers.
     Apply,
@@ -61,6 +62,9 @@ pub enum Whiteouts {
 pub enum Ownership {
     /// Whom the archive says. Needs root, or a user namespace that has all the ids.
     Keep,
+    /// Whom the archive says, as far as a user namespace has the ids; the namespace's root otherwise. A setuid or setgid
+    /// bit goes with its owner, and what only the host's root may set (some extended attributes) becomes a warning.
+    Mapped,
     /// Whoever unpacks. What only root may set besides (some extended attributes) becomes a warning.
     Squash,
 }
@@ -109,7 +113,13 @@ impl Options {
         }
     }
 
-    /// A layer of an overlay mounted with `userxattr`, all files the caller's: what works without root.
+    /// A layer of an overlay mounted with `userxattr`, owners as far as there are ids for them: for root of a user
+    /// namespace.
+    pub fn namespaced() -> Self {
+        Self { whiteouts: Whiteouts::OverlayUser, ownership: Ownership::Mapped, ..Self::root() }
+    }
+
+    /// A layer of an overlay mounted with `userxattr`, all files the caller's: what works without root or a namespace.
     pub fn rootless() -> Self {
         Self { whiteouts: Whiteouts::OverlayUser, ownership: Ownership::Squash, ..Self::root() }
     }

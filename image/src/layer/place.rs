@@ -156,7 +156,7 @@ impl Staged {
             let directory = own.directory(path, false).map_err(failed)?;
             let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let directory = fs::openat(&*directory, c".", flags, Mode::empty()).map_err(failed)?;
-            if self.options.ownership == Ownership::Keep {
+            if self.options.ownership != Ownership::Squash {
                 let (user, group) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
                 fs::fchown(&directory, Some(user), Some(group)).map_err(failed)?;
             }

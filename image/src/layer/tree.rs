@@ -16,7 +16,7 @@ use rustix::{
     io::{self, Errno},
 };
 
-use super::{Whiteouts, remove::remove};
+use super::{Whiteouts, remove::remove, whiteout::PREFIX};
 
 /// Links that are followed on the way to one directory, as the kernel does.
 const MAX_LINKS: usize = 40;
@@ -32,6 +32,8 @@ pub(super) struct Tree<'t> {
     root: BorrowedFd<'t>,
     whiteouts: Whiteouts,
     component_wise: Cell<bool>,
+    /// Whether whiteouts are files here: the filesystem lets nobody make them as the kernel has them.
+    has_whiteout_files: Cell<bool>,
     /// The directory that was asked for last: archives list a directory's files one after another.
     last: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// Directories that no entry has made yet, by their real path.
@@ -42,7 +44,8 @@ pub(super) struct Tree<'t> {
 impl<'t> Tree<'t> {
     pub(super) fn new(root: BorrowedFd<'t>, whiteouts: Whiteouts, component_wise: bool) -> Self {
         let component_wise = Cell::new(component_wise);
-        Self { root, whiteouts, component_wise, last: None, implied: Vec::new(), implied_bytes: 0 }
+        let has_whiteout_files = Cell::new(false);
+        Self { root, whiteouts, component_wise, has_whiteout_files, last: None, implied: Vec::new(), implied_bytes: 0 }
     }
 
     /// The directory at `path`, made if it is not there and `make` says so. It may only be used with `*at` calls.
@@ -169,6 +172,9 @@ impl<'t> Tree<'t> {
         // Whatever the process's mask is.
         let made = fs::openat(directory, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+        if self.remove_whiteout_file(directory, name)? {
+            self.hide(made.as_fd())?;
+        }
         let mut path = behind.join(&b'/');
         if !path.is_empty() {
             path.push(b'/');
@@ -184,6 +190,33 @@ impl<'t> Tree<'t> {
         self.whiteouts != Whiteouts::Apply
             && FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
             && stat.st_rdev == 0
+    }
+
+    /// Whether whiteouts are files here.
+    pub(super) fn has_whiteout_files(&self) -> bool {
+        self.has_whiteout_files.get()
+    }
+
+    /// Makes a whiteout as an archive has it, for those who put layers together without the kernel. Its name is nothing
+    /// else's: no entry may be called so.
+    pub(super) fn make_whiteout_file(&self, directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+        self.has_whiteout_files.set(true);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match fs::openat(directory, [PREFIX, name].concat(), flags, Mode::empty()) {
+            Err(Errno::EXIST) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Takes such a whiteout away, as there is something of that name now; says whether there was one.
+    pub(super) fn remove_whiteout_file(&self, directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
+        if !self.has_whiteout_files() {
+            return Ok(false);
+        }
+        match fs::unlinkat(directory, [PREFIX, name].concat(), AtFlags::empty()) {
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(false),
+            other => other.map(|()| true),
+        }
     }
 
     /// Makes a directory hide what lower layers have in theirs.
