@@ -19,6 +19,7 @@ use shipfs_image::{
         Request, SWARM_KEY_FILE, Session, Stream, generate_swarm_key, needs_own_node, write_swarm_key,
     },
     reference::Reference,
+    run::rootless::Helper,
     services::Services,
 };
 
@@ -51,8 +52,10 @@ pub(crate) struct Context {
 
 /// Carries the command out and says what went wrong, if something did; what to exit with.
 pub(crate) fn run(args: Args) -> ExitCode {
-    if let Command::Watch(_) = args.command {
-        return commands::watch();
+    match &args.command {
+        Command::Watch(_) => return commands::watch(),
+        Command::Inside(args) => return commands::inside(args),
+        _ => {}
     }
     let (outcome, exit_code) = match prepared(args) {
         Ok(ended) => ended,
@@ -96,7 +99,8 @@ async fn carry_out(args: Args, config: Config, output: Output) -> Result<(Outcom
     config.settings.complete(&mut options);
     options.services = config.services.clone();
     let stop = Stop::listen().map_err(|error| Failure::from_error(FailureKind::Other, &error))?;
-    let repository = NodeRepository { directory: config.repository.clone(), options: options.clone() };
+    let helper = Some(Helper::this_program());
+    let repository = NodeRepository { directory: config.repository.clone(), options: options.clone(), helper };
     let session = Session::new(repository);
     let mut context =
         Context { config, options, output, session, stop: stop.clone(), stdout_is_taken: false, exit_code: None };
@@ -264,7 +268,8 @@ impl Context {
 
     /// Lets go of the repository, after the verbs of other processes that were taken in; a later call holds it again.
     pub(crate) fn let_go(&mut self) -> impl Future<Output = ()> + use<> {
-        let repository = NodeRepository { directory: self.config.repository.clone(), options: self.options.clone() };
+        let (directory, options) = (self.config.repository.clone(), self.options.clone());
+        let repository = NodeRepository { directory, options, helper: Some(Helper::this_program()) };
         let session = std::mem::replace(&mut self.session, Session::new(repository));
         async move {
             session.linger().await;

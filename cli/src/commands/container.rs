@@ -6,6 +6,7 @@ use shipfs_image::{
         RunError,
         attach::Streams,
         lifecycle,
+        rootless::Helper,
         state::{Container, Containers},
     },
 };
@@ -14,7 +15,7 @@ use crate::{config, context::Context};
 
 /// The containers of the repository, after whatever nobody watches any more was cleared away.
 pub(super) fn containers(context: &Context) -> Result<Containers, Failure> {
-    let containers = Containers::new(context.repository());
+    let containers = Containers::new(context.repository()).helped_by(Helper::this_program());
     lifecycle::clear(&containers).map_err(|error| error.failure())?;
     Ok(containers)
 }

@@ -14,6 +14,7 @@ mod folder;
 mod gc;
 mod id;
 mod images;
+mod inside;
 mod inspect;
 mod key;
 mod kill;
@@ -44,7 +45,7 @@ use clap::Subcommand;
 
 use crate::{context::Context, report::Outcome};
 
-pub(crate) use self::watch::watch;
+pub(crate) use self::{inside::inside, watch::watch};
 
 /// A verb with its arguments.
 #[derive(Debug, Subcommand)]
@@ -85,6 +86,8 @@ pub(crate) enum Command {
     Completion(completion::Args),
     #[command(name = watch::NAME, hide = true)]
     Watch(watch::Args),
+    #[command(name = inside::NAME, hide = true)]
+    Inside(inside::Args),
 }
 
 impl Command {
@@ -130,7 +133,7 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Key(args) => key::run(args, context),
         Command::Version(args) => version::run(args, context),
         Command::Completion(args) => completion::run(args, context),
-        // It has no session, and was dealt with before there was one.
-        Command::Watch(_) => Ok(()),
+        // They have no session, and were dealt with before there was one.
+        Command::Watch(_) | Command::Inside(_) => Ok(()),
     }
 }

@@ -31,6 +31,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Outcome {
                 serde_json::json!({
                     "id": row.id, "name": row.name, "image": row.image, "cid": row.cid, "command": row.command,
                     "status": row.state.status, "pid": row.state.pid, "exit_code": row.state.exit_code,
+                    "root": row.state.root,
                     "created": time(row.state.created), "started": row.state.started.map(time),
                     "finished": row.state.finished.map(time),
                 })

@@ -9,7 +9,7 @@ use shipfs_image::{
     run::{
         attach::Made,
         runtime::Runtime,
-        settings::{self, ContainerNetwork, Limits, Mount, Settings, SettingsError},
+        settings::{self, ContainerNetwork, Limits, Mount, RootWay, Settings, SettingsError},
     },
 };
 
@@ -142,6 +142,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PROGRAM")]
     runtime: Option<String>,
 
+    /// Put its root together in this way alone, instead of the best that works
+    #[arg(long, value_enum, value_name = "WAY", hide = true)]
+    root: Option<Way>,
+
     /// Have containerd run it
     #[arg(long)]
     containerd: bool,
@@ -160,6 +164,14 @@ pub(crate) struct Args {
     /// What to run, instead of what the image says
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
+}
+
+/// How to put a root together.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Way {
+    Overlay,
+    FuseOverlayfs,
+    Copy,
 }
 
 /// When to pull an image.
@@ -217,9 +229,9 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
             Wanted { suggested: suggested(&args.image), image: args.image, pull, platforms, settings, runtime };
         return run_containerd::run(wanted, context).await;
     };
-    container::containers(context)?;
+    let containers = container::containers(context)?;
     let is_detached = settings.detached;
-    let made = Made::new(context.repository(), settings, &suggested(&args.image)).map_err(|error| error.failure())?;
+    let made = Made::new(&containers, settings, &suggested(&args.image)).map_err(|error| error.failure())?;
     let request = Prepare { image: args.image, pull, platforms, container: made.id().to_owned() };
     context.call(Request::Prepare(request)).await?;
     let letting_go = tokio::spawn(context.let_go());
@@ -228,6 +240,8 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
     let streams = container::streams()?;
     let program = std::env::current_exe().map_err(|error| Failure::from_error(FailureKind::Other, &error))?;
     let mut attached = made.start(&program, watch::NAME, runtime, streams).map_err(|error| error.failure())?;
+    let output = context.output().clone();
+    attached.on_note(move |text| output.say(text));
     let to = attached.signals();
     let passing_on = tokio::spawn(async move {
         while let Some(number) = signals.recv().await {
@@ -292,6 +306,11 @@ fn read(args: &Args, directory: &Path) -> Result<Settings, SettingsError> {
         network: if args.network == Some(Network::Host) { ContainerNetwork::Host } else { ContainerNetwork::None },
         limits,
         read_only: args.read_only,
+        root: args.root.map(|way| match way {
+            Way::Overlay => RootWay::Overlay,
+            Way::FuseOverlayfs => RootWay::FuseOverlayfs,
+            Way::Copy => RootWay::Copy,
+        }),
         add_capabilities: args.cap_add.clone(),
         drop_capabilities: args.cap_drop.clone(),
         no_new_privileges,

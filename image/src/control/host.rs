@@ -38,6 +38,7 @@ use crate::{
     event::{Event, EventSink},
     names,
     reference::Reference,
+    run::{keeper::Keeper, rootless::Helper},
     source::{Aside, IntoStore},
 };
 
@@ -48,6 +49,8 @@ pub struct NodeRepository {
     pub directory: PathBuf,
     /// What the command was told.
     pub options: Options,
+    /// What works in user namespaces; without, only root unpacks layers.
+    pub helper: Option<Helper>,
 }
 
 #[async_trait]
@@ -73,7 +76,8 @@ impl Repository for NodeRepository {
         let config = Config { repository: self.directory.clone(), network, patience };
         match Node::start(config).await {
             Ok(node) => {
-                Ok(Some(Host { serving: Serving::new(node.clone(), role), node, role, unpacking: Arc::default() }))
+                let (serving, helper) = (Serving::new(node.clone(), role), self.helper.clone());
+                Ok(Some(Host { serving, node, role, unpacking: Arc::default(), helper }))
             }
             Err(StartError::Open(OpenError::Held { .. })) => Ok(None),
             Err(error) => Err(explain(&error)),
@@ -88,6 +92,7 @@ pub struct Host {
     serving: Serving,
     /// Held while directories of layers are made or removed.
     unpacking: Arc<tokio::sync::Mutex<()>>,
+    helper: Option<Helper>,
 }
 
 impl Host {
@@ -181,9 +186,13 @@ impl Host {
 
     async fn gc(&self) -> Result<Reply, Failure> {
         let report = self.node.gc().await.map_err(|error| explain(&error))?;
-        let removed = prepare::collect(&self.node, &self.unpack().await).await?;
+        let removed = prepare::collect(&self.node, &self.keeper(), &self.unpack().await).await?;
         let bytes = report.bytes + removed.bytes;
         Ok(Reply::Collected(Collected { files: report.files, blocks: report.blocks, bytes, layers: removed.layers }))
+    }
+
+    fn keeper(&self) -> Keeper {
+        Keeper::of(&self.node.config().repository, self.helper.as_ref())
     }
 
     async fn unpack(&self) -> Unpacking {
@@ -193,9 +202,12 @@ impl Host {
     /// Makes an image ready to be run.
     async fn prepare(&self, wanted: Prepare, options: Options, events: &dyn EventSink) -> Result<Reply, Failure> {
         let Prepare { image, pull, platforms, container } = wanted;
+        let keeper = self.keeper();
         let is_here = match pull {
             PullPolicy::Always => None,
-            PullPolicy::Missing | PullPolicy::Never => Some(prepare::is_here(&self.node, &image, &platforms).await),
+            PullPolicy::Missing | PullPolicy::Never => {
+                Some(prepare::is_here(&self.node, &image, &platforms, &keeper).await)
+            }
         };
         match is_here {
             Some(Ok(())) => {}
@@ -211,8 +223,8 @@ impl Host {
                 };
             }
         }
-        let unpacking = self.unpack().await;
-        let prepared = prepare::prepare(&self.node, &image, &platforms, &container, &unpacking, events).await?;
+        let held = (&keeper, &self.unpack().await);
+        let prepared = prepare::prepare(&self.node, &image, &platforms, &container, held, events).await?;
         Ok(Reply::Prepared(Prepared { cid: prepared.cid, name: prepared.name }))
     }
 

@@ -16,14 +16,16 @@ use crate::{
     bring::{Bringer, blocking},
     event::{Event, EventSink},
     inspect,
-    layer::{ApplyError, Options, Staged, stage_layer},
+    layer::ApplyError,
     names::{self, Image},
     oci::Platforms,
     reference::Reference,
     root::Root,
     run::{
-        RunError, layers,
-        layers::{Layers, Removed},
+        RunError,
+        keeper::{Keeper, Nameless, cannot_unpack},
+        layers,
+        layers::Removed,
         lifecycle::used_layers,
         runnable::{Layer, Parts, Runnable},
         state::{Container, ContainerImage},
@@ -46,7 +48,7 @@ pub(super) async fn prepare(
     reference: &Reference,
     choice: &PlatformChoice,
     id: &str,
-    held: &Unpacking,
+    (keeper, held): (&Keeper, &Unpacking),
     events: &dyn EventSink,
 ) -> Result<ContainerImage, Failure> {
     let blobs = LocalBlobs(EmbeddedBlobs::new(node.clone()));
@@ -54,8 +56,7 @@ pub(super) async fn prepare(
     let container = Container::by_id(&repository, id)
         .ok_or_else(|| Failure::new(FailureKind::Usage, "a container has a malformed identifier"))?;
     let found = find(&blobs, reference, choice).await?;
-    let all = Layers::new(&repository);
-    unpack_missing(&blobs, &found, &all, held, events).await?;
+    unpack_missing(&blobs, &found, keeper, held, events).await?;
     let image = ContainerImage {
         cid: found.image.root.to_string(),
         name: found.image.own_name().map(|name| name.familiar()),
@@ -69,14 +70,18 @@ pub(super) async fn prepare(
 }
 
 /// Whether all of an image is here that running it needs.
-pub(super) async fn is_here(node: &Node, reference: &Reference, choice: &PlatformChoice) -> Result<(), Failure> {
+pub(super) async fn is_here(
+    node: &Node,
+    reference: &Reference,
+    choice: &PlatformChoice,
+    keeper: &Keeper,
+) -> Result<(), Failure> {
     let blobs = LocalBlobs(EmbeddedBlobs::new(node.clone()));
     let found = find(&blobs, reference, choice).await?;
-    let layers = Layers::new(&node.config().repository);
     for Layer { chain, blob, .. } in found.runnable.layers {
         let Some(digest) = blob.digest.sha256() else { continue };
         let expected = Expected { digest, size: blob.size };
-        let is_here = layers.has(&chain) || blob.inlined().is_some() || {
+        let is_here = keeper.layers().has(&chain) || blob.inlined().is_some() || {
             blobs.find(&expected.digest, Some(expected.size)).await.map_err(|error| explain(&error))?.is_some()
         };
         if !is_here {
@@ -88,7 +93,7 @@ pub(super) async fn is_here(node: &Node, reference: &Reference, choice: &Platfor
 }
 
 /// Removes the layers that no image and no container uses.
-pub(super) async fn collect(node: &Node, held: &Unpacking) -> Result<Removed, Failure> {
+pub(super) async fn collect(node: &Node, keeper: &Keeper, held: &Unpacking) -> Result<Removed, Failure> {
     let blobs = LocalBlobs(EmbeddedBlobs::new(node.clone()));
     let repository = node.config().repository.clone();
     let mut kept = BTreeSet::new();
@@ -101,14 +106,13 @@ pub(super) async fn collect(node: &Node, held: &Unpacking) -> Result<Removed, Fa
             kept.extend(config.parsed.diff_ids().map(|ids| layers::chain_ids(&ids)).unwrap_or_default());
         }
     }
-    let held = held.clone();
+    let (keeper, held) = (keeper.clone(), held.clone());
     let removed = blocking(move || {
         let _held = held;
-        kept.extend(used_layers(&repository)?);
-        let removing = Layers::new(&repository).collect(&kept);
-        removing.map_err(|source| RunError::Process { action: "remove layers that nothing uses", source })
+        kept.extend(used_layers(&repository).map_err(|error| error.failure())?);
+        keeper.collect(&kept)
     });
-    removed.await.map_err(|error| error.failure())
+    removed.await
 }
 
 /// Finds the one platform of an image that is to be run.
@@ -128,43 +132,40 @@ async fn find(blobs: &dyn Blobs, reference: &Reference, choice: &PlatformChoice)
 async fn unpack_missing(
     blobs: &dyn Blobs,
     found: &Found,
-    layers: &Layers,
+    keeper: &Keeper,
     held: &Unpacking,
     events: &dyn EventSink,
 ) -> Result<(), Failure> {
     let chains: Vec<String> = found.runnable.layers.iter().map(|layer| layer.chain.clone()).collect();
-    let is_missing = |layers: &Layers, chain: &String| !layers.has(chain);
-    let (looking, all) = (layers.clone(), chains.clone());
+    let (looking, all) = (keeper.clone(), chains.clone());
     let missing = blocking(move || {
         looking.tidy()?;
-        Ok(all
-            .iter()
-            .enumerate()
-            .filter(|(_, chain)| is_missing(&looking, chain))
-            .map(|(at, _)| at)
-            .collect::<Vec<_>>())
+        let is_missing = |(at, chain): (usize, &String)| (!looking.layers().has(chain)).then_some(at);
+        Ok(all.iter().enumerate().filter_map(is_missing).collect::<Vec<_>>())
     });
-    let missing = missing.await.map_err(|error| cannot_unpack(&error))?;
+    let missing = missing.await?;
     if missing.is_empty() {
         return Ok(());
+    }
+    if let Some(note) = keeper.note() {
+        events.emit(Event::Warning(note.to_owned()));
     }
     let root = Root::open(blobs, &found.image.root).await.map_err(|error| explain(&error))?;
     let bringer = Bringer::new(blobs, &root, &());
     let unpacking: Vec<_> =
-        missing.iter().map(|at| stage(&bringer, layers, &found.runnable.layers[*at], held)).collect();
+        missing.iter().map(|at| stage(&bringer, keeper, &found.runnable.layers[*at], held)).collect();
     let at_a_time = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let staged: Vec<Staged> = stream::iter(unpacking).buffered(at_a_time).try_collect().await?;
-    let (naming, held) = (layers.clone(), held.clone());
+    let staged: Vec<Nameless> = stream::iter(unpacking).buffered(at_a_time).try_collect().await?;
+    let (naming, held) = (keeper.clone(), held.clone());
     let named = blocking(move || {
         let _held = held;
-        let name = |(at, staged): (usize, Staged)| naming.publish(staged, &chains[at], &chains[..at]);
+        let name = |(at, staged): (usize, Nameless)| naming.name(staged, &chains[at], &chains[..at]);
         missing.into_iter().zip(staged).map(name).collect::<Result<Vec<_>, _>>()
     });
-    for layer in named.await.map_err(|error| cannot_unpack(&error))? {
-        let left_out = layer.warnings.count.saturating_sub(layer.warnings.first.len() as u64);
-        layer.warnings.first.iter().for_each(|warning| events.emit(Event::Warning(warning.to_string())));
-        if left_out > 0 {
-            events.emit(Event::Warning(format!("{left_out} more files of this layer are not quite as they were")));
+    for layer in named.await? {
+        layer.warnings.into_iter().for_each(|warning| events.emit(Event::Warning(warning)));
+        if layer.more > 0 {
+            events.emit(Event::Warning(format!("{} more files of this layer are not quite as they were", layer.more)));
         }
     }
     Ok(())
@@ -173,36 +174,16 @@ async fn unpack_missing(
 /// Unpacks one layer beside its place.
 async fn stage(
     bringer: &Bringer<'_>,
-    layers: &Layers,
+    keeper: &Keeper,
     Layer { diff, blob, .. }: &Layer,
     held: &Unpacking,
-) -> Result<Staged, Failure> {
+) -> Result<Nameless, Failure> {
     let file = bringer.blob(blob).await.map_err(|error| explain(&error))?;
-    let (layers, diff, media_type, held) = (layers.clone(), diff.clone(), blob.media_type.clone(), held.clone());
+    let (keeper, diff, media_type, held) = (keeper.clone(), diff.clone(), blob.media_type.clone(), held.clone());
     let unpacked = blocking(move || {
         let _held = held;
-        let options = if rustix::process::geteuid().is_root() { Options::root() } else { Options::rootless() };
-        // It is settled while the container runs.
-        let options = Options { sync: false, ..options };
-        let reader = file.body.open().map_err(ApplyError::Read)?;
-        stage_layer(reader, &media_type, Some(&diff), layers.folder(), &options)
+        let reader = file.body.open().map_err(|error| cannot_unpack(&ApplyError::Read(error)))?;
+        keeper.unpack(reader, &media_type, &diff)
     });
-    let failed =
-        |error: ApplyError| cannot_unpack(&error).while_doing(format!("cannot unpack layer `{}`", blob.digest));
-    unpacked.await.map_err(failed)
-}
-
-fn cannot_unpack(error: &ApplyError) -> Failure {
-    let is_full = match error {
-        ApplyError::Write { source, .. } | ApplyError::Place { source, .. } => {
-            matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-        }
-        _ => false,
-    };
-    let failure = Failure::from_error(if is_full { FailureKind::Full } else { FailureKind::Content }, error);
-    if is_full {
-        failure.hint("`shipfs gc` frees what no image needs; nothing that was here before is lost")
-    } else {
-        failure
-    }
+    unpacked.await.map_err(|failure| failure.while_doing(format!("cannot unpack layer `{}`", blob.digest)))
 }

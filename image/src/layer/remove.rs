@@ -45,6 +45,19 @@ fn open_up(directory: BorrowedFd<'_>) -> io::Result<()> {
     fs::chmod(format!("/proc/self/fd/{}", directory.as_raw_fd()), Mode::RWXU)
 }
 
+/// Removes what is at `path`, whatever it is; nothing there is fine.
+pub(crate) fn remove_all(path: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    let parent = match fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    Ok(remove(parent.as_fd(), name.as_bytes())?)
+}
+
 /// Removes `name`, whatever it is; nothing there is fine.
 pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     if unlink(parent, name)? {

@@ -54,6 +54,16 @@ pub struct Attached {
     streams: Arc<Streams>,
     saved: Option<Arc<Saved>>,
     terminal: Terminal,
+    notes: Notes,
+}
+
+/// Takes what a user may want to know.
+struct Notes(Box<dyn Fn(&str) + Send>);
+
+impl std::fmt::Debug for Notes {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Notes")
+    }
 }
 
 type Terminal = Arc<Mutex<Option<OwnedFd>>>;
@@ -71,8 +81,8 @@ impl Made {
     ///
     /// # Errors
     /// [`RunError::NameTaken`], or what the disk says.
-    pub fn new(repository: &Path, settings: Settings, suggested: &str) -> Result<Self, RunError> {
-        let (container, lock) = Containers::new(repository).create(&settings, suggested)?;
+    pub fn new(containers: &Containers, settings: Settings, suggested: &str) -> Result<Self, RunError> {
+        let (container, lock) = containers.create(&settings, suggested)?;
         Ok(Self { container, settings, lock: Some(lock) })
     }
 
@@ -130,6 +140,7 @@ impl Made {
             streams: Arc::new(streams),
             saved,
             terminal: Arc::default(),
+            notes: Notes(Box::new(|_| {})),
         })
     }
 }
@@ -146,6 +157,11 @@ impl Drop for Made {
 }
 
 impl Attached {
+    /// Has somebody told what a user may want to know.
+    pub fn on_note(&mut self, take: impl Fn(&str) + Send + 'static) {
+        self.notes = Notes(Box::new(take));
+    }
+
     /// What hands signals to it.
     pub fn signals(&self) -> Signals {
         Signals {
@@ -163,7 +179,7 @@ impl Attached {
         loop {
             match self.next()? {
                 Message::Started => return Ok(()),
-                Message::Failed { code, text } => return Err(RunError::Watcher { code, text }),
+                Message::Failed { code, failure } => return Err(RunError::Watcher { code, failure }),
                 _ => {}
             }
         }
@@ -179,7 +195,7 @@ impl Attached {
         let outcome = loop {
             match self.next_with_terminal(&mut output) {
                 Ok(Message::Ended { code }) => break Ok(code),
-                Ok(Message::Failed { code, text }) => break Err(RunError::Watcher { code, text }),
+                Ok(Message::Failed { code, failure }) => break Err(RunError::Watcher { code, failure }),
                 Ok(_) => {}
                 Err(error) => break Err(error),
             }
@@ -208,7 +224,12 @@ impl Attached {
     fn receive(&mut self) -> Result<(Message, Vec<OwnedFd>), RunError> {
         let received = self.link.receive();
         match received.map_err(|source| RunError::Process { action: "hear from the container", source })? {
-            Some(received) => Ok(received),
+            Some((message, beside)) => {
+                if let Message::Note { text } = &message {
+                    (self.notes.0)(text);
+                }
+                Ok((message, beside))
+            }
             None => {
                 clear_one(&self.container, &self.runtime)?;
                 Err(RunError::Lost)

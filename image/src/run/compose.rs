@@ -10,16 +10,21 @@ use std::{
 
 use super::{
     RunError,
-    bundle::{Bundle, Surroundings, capabilities},
+    bundle::{Bundle, Rootless, Surroundings, capabilities},
     image_config::ImageProcess,
     overlay,
     rootfs::Rootfs,
+    rootless::ids::Inside,
     settings::{ContainerNetwork, Mount, Settings, cleaned},
     user,
 };
 
 /// Longest name of a host, in bytes: the kernel's limit.
 const MAX_HOSTNAME_BYTES: usize = 64;
+/// The group that terminals belong to, on every Linux.
+const TTY: u32 = 5;
+/// The capability to make devices, in a bit set.
+const MKNOD: u64 = 1 << 27;
 
 /// A container whose root is not there yet.
 pub(crate) struct Composer<'c> {
@@ -29,6 +34,7 @@ pub(crate) struct Composer<'c> {
     hostname: String,
     capabilities: Vec<String>,
     has_cgroups: bool,
+    inside: Option<&'c Inside>,
 }
 
 /// What a container has of its own in `/etc`.
@@ -41,19 +47,28 @@ pub(crate) struct EtcFile {
 
 impl<'c> Composer<'c> {
     /// Checks all that needs no root. `config` is the image's configuration, `name` what the container calls its host unless
-    /// the user says.
+    /// the user says; `inside` tells who exists where this is a namespace whose root is not the host's.
     ///
     /// # Errors
     /// [`RunError`] says what cannot be.
-    pub(crate) fn new(settings: &'c Settings, config: &str, name: &str) -> Result<Self, RunError> {
+    pub(crate) fn new(
+        settings: &'c Settings,
+        config: &str,
+        name: &str,
+        inside: Option<&'c Inside>,
+    ) -> Result<Self, RunError> {
         let process = ImageProcess::parse(config.as_bytes())?;
         let words = process.words(settings)?;
-        let has_cgroups = check_limits(settings)?;
+        let has_cgroups = check_limits(settings, inside.is_some())?;
         check_volumes(settings)?;
         let hostname = hostname(settings, name)?;
-        let held = held_capabilities();
+        let mut held = held_capabilities();
+        if !has_cgroups && inside.is_none() {
+            // Nothing but a cgroup keeps the host's root from opening a device once it has made it.
+            held &= !MKNOD;
+        }
         let capabilities = capabilities(&settings.add_capabilities, &settings.drop_capabilities, held)?;
-        Ok(Self { settings, process, words, hostname, capabilities, has_cgroups })
+        Ok(Self { settings, process, words, hostname, capabilities, has_cgroups, inside })
     }
 
     /// What appears in `/etc`, but for what the user mounts there: with the host's network the host's own words, otherwise
@@ -83,6 +98,7 @@ impl<'c> Composer<'c> {
         let wanted = settings.user.as_deref().unwrap_or(&process.user);
         let (passwd, group) = (rootfs.read("/etc/passwd").map_err(failed)?, rootfs.read("/etc/group").map_err(failed)?);
         let user = user::look_up(wanted, &passwd, &group)?;
+        let user = self.inside.map_or(Ok(user.clone()), |inside| inside.admit(user))?;
         let directory = settings.working_directory.as_ref().unwrap_or(&process.working_directory);
         // A user may name any directory, one of a volume for instance; an image only one of its own.
         let is_in_a_mount =
@@ -103,14 +119,16 @@ impl<'c> Composer<'c> {
             capabilities: self.capabilities,
             surroundings,
             has_cgroups: self.has_cgroups,
-            rootless: None,
+            rootless: self
+                .inside
+                .map(|inside| Rootless { has_tty_group: inside.has_group(TTY), locked: locked(settings) }),
         };
         Ok(bundle.to_json())
     }
 }
 
 /// Whether there are cgroups, and those that the user's limits need.
-fn check_limits(settings: &Settings) -> Result<bool, RunError> {
+fn check_limits(settings: &Settings, is_rootless: bool) -> Result<bool, RunError> {
     let root = Path::new("/sys/fs/cgroup");
     let unified = fs::read_to_string(root.join("cgroup.controllers")).ok();
     let has = |controller: &str| match &unified {
@@ -124,11 +142,29 @@ fn check_limits(settings: &Settings) -> Result<bool, RunError> {
         (limits.pids.is_some(), "processes", "pids"),
     ];
     for (_, what, controller) in wanted.into_iter().filter(|(is_wanted, ..)| *is_wanted) {
+        if is_rootless {
+            return Err(RunError::UsersLimit { what });
+        }
         if !has(controller) {
             return Err(RunError::Limit { what, controller });
         }
     }
-    Ok(unified.is_some() || root.join("devices/tasks").exists())
+    Ok(!is_rootless && (unified.is_some() || root.join("devices/tasks").exists()))
+}
+
+/// What the host's mounts forbid where the sources of volumes lie: a namespace cannot allow it again.
+fn locked(settings: &Settings) -> Vec<(PathBuf, Vec<&'static str>)> {
+    use rustix::fs::StatVfsMountFlags as Flags;
+    let names = [(Flags::NOSUID, "nosuid"), (Flags::NODEV, "nodev"), (Flags::NOEXEC, "noexec"), (Flags::RDONLY, "ro")];
+    let of = |source: &PathBuf| {
+        let flags = rustix::fs::statvfs(source).map_or(Flags::empty(), |seen| seen.f_flag);
+        (source.clone(), names.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| *name).collect())
+    };
+    let sources = settings.mounts.iter().filter_map(|mount| match mount {
+        Mount::Bind { source, .. } => Some(source),
+        Mount::Tmpfs { .. } => None,
+    });
+    sources.map(of).collect()
 }
 
 fn check_volumes(settings: &Settings) -> Result<(), RunError> {

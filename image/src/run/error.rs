@@ -4,7 +4,10 @@
 
 use std::{io, path::PathBuf};
 
-use super::{bundle::CapabilityError, image_config::ImageProcessError, runnable::RunnableError, user::UserError};
+use super::{
+    bundle::CapabilityError, image_config::ImageProcessError, rootless, rootless::NamespaceError,
+    runnable::RunnableError, settings::RootWay, user::UserError,
+};
 use crate::{
     containerd::ContainerdError,
     control::{Failure, FailureKind},
@@ -120,6 +123,23 @@ pub enum RunError {
         /// What is missing.
         controller: &'static str,
     },
+    /// A limit was asked for by a user to whom no cgroup is given.
+    #[error("{what} cannot be limited: a user's containers have no cgroup here")]
+    UsersLimit {
+        /// What was to be limited.
+        what: &'static str,
+    },
+    /// There is no namespace to run it in.
+    #[error(transparent)]
+    Rootless(#[from] NamespaceError),
+    /// A user or a group that the namespace has no id for.
+    #[error("{what} {id} does not exist in the container: this user has no id to give it")]
+    Unmapped {
+        /// `user` or `group`.
+        what: &'static str,
+        /// Its number.
+        id: u32,
+    },
     /// There is no runtime.
     #[error("no container runtime was found: looked for {looked_for}")]
     NoRuntime {
@@ -138,8 +158,10 @@ pub enum RunError {
     #[error("cannot make mounts that are the container's alone")]
     Namespace(#[source] io::Error),
     /// The root could not be mounted.
-    #[error("cannot mount the container's root out of {layers} layers")]
+    #[error("cannot put the container's root together out of {layers} layers ({way})")]
     Mount {
+        /// By what way.
+        way: RootWay,
         /// How many layers there were.
         layers: usize,
         /// What the system says.
@@ -175,10 +197,10 @@ pub enum RunError {
     #[error("the process that watched the container was killed; the container was ended")]
     Lost,
     /// The watcher says why it failed.
-    #[error("{text}")]
+    #[error("{failure}")]
     Watcher {
         /// What it says.
-        text: String,
+        failure: Failure,
         /// What to exit with.
         code: u8,
     },
@@ -195,6 +217,11 @@ impl RunError {
 
     /// What a user is told.
     pub fn failure(&self) -> Failure {
+        match self {
+            Self::Watcher { failure, .. } => return failure.clone(),
+            Self::Rootless(error) => return rootless::failure(error),
+            _ => {}
+        }
         let kind = match self {
             Self::UnknownContainer { .. } | Self::Ambiguous { .. } => FailureKind::NotFound,
             Self::NameTaken { .. } | Self::Running { .. } | Self::NotRunning { .. } => FailureKind::Other,
@@ -221,7 +248,14 @@ impl RunError {
                 _ => return failure,
             },
             Self::WorkingDirectory { .. } => "name another one with --workdir",
-            Self::Namespace(_) => "run it as root; this kernel gives other users no namespaces",
+            Self::Namespace(_) => {
+                "root needs CAP_SYS_ADMIN for that; any other user gets a namespace where the kernel has some"
+            }
+            Self::UsersLimit { .. } => "run it as root, whose containers have cgroups",
+            Self::Unmapped { .. } => {
+                "--user 0 is you; others exist once /etc/subuid and /etc/subgid give you a range, and newuidmap and \
+                 newgidmap (Debian's uidmap) are installed"
+            }
             Self::User(_) => "--user takes numbers, too",
             Self::Pause { .. } => "--pause=false reads its files while it may be changing them",
             Self::Volume { .. } => "the source of a volume must exist",

@@ -19,7 +19,8 @@ use super::{
     attach::Streams,
     bundle::{capability_sets, process},
     lifecycle::is_running,
-    rootfs::Rootfs,
+    rootfs::{Rootfs, root_of},
+    rootless::{Helper, ids::Inside},
     runtime::{self, Runtime},
     state::Container,
     terminal::Saved,
@@ -76,7 +77,12 @@ pub fn start(container: &Container, settings: &ExecSettings, streams: Streams) -
     let folder = tempfile_folder::Folder::new(&container.directory).map_err(failed)?;
     let path = folder.path().join("process.json");
     fs::write(&path, described(container, settings, pid)?).map_err(failed)?;
-    let mut command = Runtime::at(program).command_with_log(&container.directory, &folder.path().join(runtime::LOG));
+    let (runtime, log) = (Runtime::at(program), folder.path().join(runtime::LOG));
+    let mut command = match users_helper(container) {
+        // Whoever joins what belongs to a user namespace must belong to it, too.
+        Some(helper) => runtime.command_inside(helper, pid, &container.directory, &log),
+        None => runtime.command_with_log(&container.directory, &log),
+    };
     command.arg("exec").arg("--process").arg(&path);
     let saved = if settings.terminal && settings.interactive { Saved::of(&streams.input) } else { None };
     if settings.detached {
@@ -162,15 +168,22 @@ fn described(container: &Container, settings: &ExecSettings, pid: u32) -> Result
     Ok(described.to_string().into_bytes())
 }
 
+/// What works in the container's user namespace, if it has one of its own.
+fn users_helper(container: &Container) -> Option<&Helper> {
+    container.helper.as_ref().filter(|_| !rustix::process::geteuid().is_root())
+}
+
 /// Looks a user up in the root of a container that runs.
 fn of_the_container(container: &Container, wanted: &str, pid: u32) -> Result<User, RunError> {
-    let root = format!("/proc/{pid}/root");
-    let read = || -> io::Result<_> {
-        let rootfs = Rootfs::open(Path::new(&root))?;
-        Ok((rootfs.read("/etc/passwd")?, rootfs.read("/etc/group")?))
+    let read = |path: &str| match users_helper(container) {
+        // A root by FUSE shows itself to its own namespace alone.
+        Some(helper) => helper.read_in_root(pid, path),
+        None => Rootfs::open(Path::new(&root_of(pid)))?.read(path),
     };
-    let (passwd, group) = read().map_err(|error| container.failed("rootfs", error))?;
-    Ok(user::look_up(wanted, &passwd, &group)?)
+    let failed = |error| container.failed("rootfs", error);
+    let (passwd, group) = (read("/etc/passwd").map_err(failed)?, read("/etc/group").map_err(failed)?);
+    let user = user::look_up(wanted, &passwd, &group)?;
+    if users_helper(container).is_some() { Inside::of_process(pid).admit(user) } else { Ok(user) }
 }
 
 /// A folder for the few files of one command.

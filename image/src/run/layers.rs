@@ -1,9 +1,10 @@
 //! Unpacked layers, kept and shared by all containers of a repository.
 //!
 //! ```text
-//! <repo>/layers/          0700: there are setuid files inside
+//! <repo>/layers/          0700: there are setuid files inside; `layers-…` where another user than root unpacks
 //!   <chain ID>/           one layer on top of certain others, in hexadecimal: its files, as overlayfs wants them
 //!   .boot-<chain ID>      the boot of this machine in which it was unpacked
+//!   .files-<chain ID>     what it removes is marked by files, which the kernel's overlay does not know
 //!   .settled-<chain ID>   it is on the disk whatever happens; without this, a layer of an earlier boot is not used
 //! ```
 //!
@@ -21,7 +22,7 @@ use std::{
 
 use super::state::private_directories;
 use crate::{
-    layer::{Applied, ApplyError, Staged, sweep},
+    layer::{Applied, ApplyError, Staged, remove::remove_all, sweep},
     oci::Digest,
 };
 
@@ -31,6 +32,8 @@ const FOLDER: &str = "layers";
 const BOOT_MARK: &str = ".boot-";
 /// How the name begins of what says that a layer is on the disk.
 const SETTLED_MARK: &str = ".settled-";
+/// How the name begins of what says that a layer's whiteouts are files.
+const FILES_MARK: &str = ".files-";
 /// How the name of a layer begins that is being removed.
 const OLD: &str = ".old-";
 /// Where the kernel says which boot this is.
@@ -52,9 +55,19 @@ pub struct Removed {
 }
 
 impl Layers {
-    /// The layers of the repository in `repository`.
+    /// The layers of the repository in `repository`, as root unpacks them.
     pub fn new(repository: &Path) -> Self {
-        Self { folder: repository.join(FOLDER) }
+        Self::at(repository.join(FOLDER))
+    }
+
+    /// Those that another user unpacks: their owners are those of a user namespace, which `label` tells from others.
+    pub fn of_user(repository: &Path, label: &str) -> Self {
+        Self::at(repository.join(format!("{FOLDER}-{label}")))
+    }
+
+    /// The layers in `folder`.
+    pub(crate) fn at(folder: PathBuf) -> Self {
+        Self { folder }
     }
 
     /// Where the layers lie.
@@ -78,7 +91,12 @@ impl Layers {
         self.tree(chain).is_dir() && (self.mark(SETTLED_MARK, chain).exists() || is_of_this_boot())
     }
 
-    /// Removes what killed processes left. Only for the holder, while it unpacks nothing.
+    /// Whether the kernel's overlay understands a layer.
+    pub(crate) fn is_for_the_kernel(&self, chain: &str) -> bool {
+        !self.mark(FILES_MARK, chain).exists()
+    }
+
+    /// Removes what killed processes left, and makes the folder. Only for the holder, while it unpacks nothing.
     ///
     /// # Errors
     /// What the disk says.
@@ -88,7 +106,7 @@ impl Layers {
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             if entry.file_name().as_encoded_bytes().starts_with(OLD.as_bytes()) {
-                fs::remove_dir_all(entry.path()).map_err(failed)?;
+                remove_all(&entry.path()).map_err(failed)?;
             }
         }
         sweep(&self.folder).map(drop)
@@ -106,22 +124,26 @@ impl Layers {
         if self.tree(chain).exists() && !self.has(chain) {
             self.remove(chain).map_err(failed)?;
         }
+        if staged.applied().is_some_and(|applied| applied.has_whiteout_files) {
+            fs::write(self.mark(FILES_MARK, chain), "").map_err(failed)?;
+        }
         fs::write(self.mark(BOOT_MARK, chain), boot().unwrap_or_default()).map_err(failed)?;
         staged.publish(chain)
     }
 
-    /// Removes a layer: out of sight first, so that no half of it is ever taken for one.
-    fn remove(&self, chain: &str) -> io::Result<u64> {
+    /// Removes a layer: out of sight first, so that no half of it is ever taken for one. Gives the bytes that are free now.
+    pub(crate) fn remove(&self, chain: &str) -> io::Result<u64> {
         let old = self.mark(OLD, chain);
-        for mark in [SETTLED_MARK, BOOT_MARK] {
-            match fs::remove_file(self.mark(mark, chain)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
+        let unmark = |mark| match fs::remove_file(self.mark(mark, chain)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        unmark(SETTLED_MARK)?;
+        unmark(BOOT_MARK)?;
         fs::rename(self.tree(chain), &old)?;
+        unmark(FILES_MARK)?;
         let bytes = size(&old)?;
-        fs::remove_dir_all(old)?;
+        remove_all(&old)?;
         Ok(bytes)
     }
 
@@ -142,25 +164,20 @@ impl Layers {
         Ok(())
     }
 
-    /// Removes every layer that is not among `kept`. Only for the holder, while it unpacks nothing.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub fn collect(&self, kept: &BTreeSet<String>) -> io::Result<Removed> {
-        let mut removed = Removed::default();
+    /// The layers that are not among `kept`.
+    pub(crate) fn others(&self, kept: &BTreeSet<String>) -> io::Result<Vec<String>> {
         let entries = match fs::read_dir(&self.folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(removed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
         };
+        let mut others = Vec::new();
         for entry in entries {
             let name = entry?.file_name();
-            let Some(chain) = name.to_str().filter(|name| !name.starts_with('.') && !kept.contains(*name)) else {
-                continue;
-            };
-            removed.bytes += self.remove(chain)?;
-            removed.layers += 1;
+            others.extend(
+                name.to_str().filter(|name| !name.starts_with('.') && !kept.contains(*name)).map(str::to_owned),
+            );
         }
-        Ok(removed)
+        Ok(others)
     }
 }
 
@@ -266,14 +283,14 @@ mod tests {
     fn what_nobody_keeps_is_removed() {
         let folder = tempfile::tempdir().expect("a directory");
         let layers = Layers::new(folder.path());
-        assert_eq!(layers.collect(&BTreeSet::new()).expect("collected"), Removed::default());
+        assert!(layers.others(&BTreeSet::new()).expect("listed").is_empty());
         put(&layers, "aa");
         put(&layers, "bb");
         layers.settle(&["aa".to_owned()]).expect("settled");
         fs::create_dir_all(layers.mark(OLD, "cc")).expect("half removed");
-        let removed = layers.collect(&["bb".to_owned()].into()).expect("collected");
-        assert_eq!(removed.layers, 1);
-        assert!(removed.bytes >= 10_000 && layers.has("bb") && !layers.has("aa"), "{removed:?}");
+        assert_eq!(layers.others(&["bb".to_owned()].into()).expect("listed"), ["aa"]);
+        let bytes = layers.remove("aa").expect("removed");
+        assert!(bytes >= 10_000 && layers.has("bb") && !layers.has("aa"), "{bytes}");
         layers.tidy().expect("tidied");
         let mut left: Vec<_> =
             fs::read_dir(layers.folder()).expect("listed").map(|one| one.expect("one").file_name()).collect();

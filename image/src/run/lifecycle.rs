@@ -78,10 +78,16 @@ pub fn clear(containers: &Containers) -> Result<(), RunError> {
 
 /// As [`clear`], for one container whose watcher is gone.
 pub(super) fn clear_one(container: &Container, runtime: &Runtime) -> Result<(), RunError> {
-    match container.try_lock()? {
-        Some(_lock) => clear_locked(container, Some(runtime)),
-        // Somebody else does it.
-        None => Ok(()),
+    let end = Instant::now() + KILL_TIMEOUT;
+    loop {
+        if let Some(_lock) = container.try_lock()? {
+            return clear_locked(container, Some(runtime));
+        }
+        // Whoever is killed lets go of its files one after another, or somebody else does it.
+        if !container.directory.exists() || Instant::now() > end {
+            return Ok(());
+        }
+        std::thread::sleep(PACE);
     }
 }
 

@@ -34,9 +34,21 @@ pub(crate) fn enter_own_namespace() -> io::Result<()> {
     Ok(rustix::mount::mount_change("/", flags)?)
 }
 
-/// Mounts `layers`, lowest first, at [`ROOT`] of the working directory. With `is_short_lived`, what the container writes
-/// is not synced when it ends.
-pub(crate) fn mount(layers: &[PathBuf], is_short_lived: bool, options: &str) -> io::Result<()> {
+/// Layers as an overlay wants them named.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    lower: Vec<String>,
+}
+
+impl Layout {
+    /// What the filesystem is told.
+    pub(crate) fn options(&self) -> String {
+        format!("lowerdir={},upperdir={UPPER},workdir={WORK}", self.lower.join(":"))
+    }
+}
+
+/// Makes, in the working directory, everything that an overlay of `layers` is made of. Twice is as good as once.
+pub(crate) fn lay_out(layers: &[PathBuf]) -> io::Result<Layout> {
     for directory in [ROOT, UPPER, WORK, LINKS] {
         match fs::create_dir(directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -47,7 +59,7 @@ pub(crate) fn mount(layers: &[PathBuf], is_short_lived: bool, options: &str) -> 
     // Overlayfs wants at least one.
     let nothing = [PathBuf::from("../empty")];
     let below = if layers.is_empty() {
-        fs::create_dir("empty")?;
+        fs::create_dir_all("empty")?;
         &nothing[..]
     } else {
         layers
@@ -55,10 +67,18 @@ pub(crate) fn mount(layers: &[PathBuf], is_short_lived: bool, options: &str) -> 
     let mut lower = Vec::new();
     for (number, layer) in below.iter().rev().enumerate() {
         let link = format!("{LINKS}/{number}");
-        symlink(layer, &link)?;
-        lower.push(link);
+        match symlink(layer, &link) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => lower.push(link),
+        }
     }
-    let data = format!("lowerdir={},upperdir={UPPER},workdir={WORK}{IN_FULL}{options}", lower.join(":"));
+    Ok(Layout { lower })
+}
+
+/// Mounts `layers`, lowest first, at [`ROOT`] of the working directory. With `is_short_lived`, what the container writes
+/// is not synced when it ends.
+pub(crate) fn mount(layers: &[PathBuf], is_short_lived: bool, options: &str) -> io::Result<()> {
+    let data = format!("{}{IN_FULL}{options}", lay_out(layers)?.options());
     let mount = |data: String| {
         let data = std::ffi::CString::new(data)?;
         Ok(rustix::mount::mount("overlay", ROOT, "overlay", MountFlags::empty(), Some(data.as_c_str()))?)

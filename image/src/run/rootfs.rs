@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use super::settings::cleaned;
 
 /// Longest file of names that is read: hundreds of thousands of users.
-const MAX_FILE_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 16 << 20;
 /// Most parts of a working directory.
 const MAX_DEPTH: usize = 256;
 /// Directories that hold no files of the image once a container runs: what a path in them means is decided elsewhere.
@@ -124,6 +124,11 @@ impl Rootfs {
     fn open_in(&self, path: &str, flags: OFlags) -> Result<OwnedFd, rustix::io::Errno> {
         rustix::fs::openat2(&self.0, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
     }
+}
+
+/// Where the root of a process shows.
+pub(crate) fn root_of(pid: u32) -> String {
+    format!("/proc/{pid}/root")
 }
 
 fn is_of_the_image(path: &str) -> bool {

@@ -10,6 +10,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use super::rootless::Helper;
 use crate::programs::is_program;
 
 /// The runtimes that are looked for, the first that is there is taken.
@@ -35,14 +36,10 @@ pub struct Runtime {
 impl Runtime {
     /// Finds a runtime: the one that is named, by name or path, or the first one known.
     pub fn find(named: Option<&str>, path: &OsStr) -> Option<Self> {
-        let on_path = |name: &str| {
-            let all = std::env::split_paths(path).chain(std::env::split_paths(PATH));
-            all.map(|folder| folder.join(name)).find(|candidate| is_program(candidate))
-        };
         let program = match named {
             Some(named) if named.contains('/') => Some(PathBuf::from(named)).filter(|program| is_program(program)),
-            Some(named) => on_path(named),
-            None => KNOWN.iter().find_map(|name| on_path(name)),
+            Some(named) => on_path(named, path),
+            None => KNOWN.iter().find_map(|name| on_path(name, path)),
         };
         program.map(|program| Self { program })
     }
@@ -57,6 +54,12 @@ impl Runtime {
         &self.program
     }
 
+    /// Whether it refuses to work where both versions of cgroups are mounted and the second one has controllers, as crun
+    /// does.
+    pub(crate) fn wants_one_version_of_cgroups(&self) -> bool {
+        self.program.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"crun"))
+    }
+
     /// A command of it about a container that lies in `directory`, without standard streams.
     pub(crate) fn command(&self, directory: &Path) -> Command {
         self.command_with_log(directory, &directory.join(LOG))
@@ -64,7 +67,16 @@ impl Runtime {
 
     /// As [`Runtime::command`], with complaints noted elsewhere.
     pub(crate) fn command_with_log(&self, directory: &Path, log: &Path) -> Command {
-        let mut command = Command::new(&self.program);
+        self.prepared(Command::new(&self.program), directory, log)
+    }
+
+    /// As [`Runtime::command_with_log`], in the user namespace of a process.
+    pub(crate) fn command_inside(&self, helper: &Helper, process: u32, directory: &Path, log: &Path) -> Command {
+        self.prepared(helper.joining(process, &self.program), directory, log)
+    }
+
+    #[expect(clippy::unused_self, reason = "what every command of a runtime gets")]
+    fn prepared(&self, mut command: Command, directory: &Path, log: &Path) -> Command {
         command.env_clear().env("PATH", PATH).current_dir(directory);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.arg("--root").arg(directory.join(ROOT));
@@ -91,6 +103,12 @@ impl Runtime {
     pub(crate) fn delete(&self, directory: &Path, id: &str) -> io::Result<()> {
         self.command(directory).args(["delete", "--force", id]).output().map(drop)
     }
+}
+
+/// The program of that name, on a search path or where the system has its own.
+pub(super) fn on_path(name: &str, path: &OsStr) -> Option<PathBuf> {
+    let all = std::env::split_paths(path).chain(std::env::split_paths(PATH));
+    all.filter(|folder| folder.is_absolute()).map(|folder| folder.join(name)).find(|candidate| is_program(candidate))
 }
 
 /// What the runtime noted last as an error, in its own words.

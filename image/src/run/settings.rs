@@ -39,6 +39,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether its root cannot be written to.
     pub read_only: bool,
+    /// How to put its root together; the best way that works when absent.
+    pub root: Option<RootWay>,
     /// Capabilities beyond the default ones, `NET_ADMIN` for instance, or `ALL`.
     pub add_capabilities: Vec<String>,
     /// Default capabilities that it lacks, or `ALL`.
@@ -66,6 +68,28 @@ pub enum ContainerNetwork {
     None,
     /// The host's own.
     Host,
+}
+
+/// How a container's root is put together out of layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootWay {
+    /// By the kernel's overlayfs.
+    Overlay,
+    /// By the program of that name, through FUSE.
+    FuseOverlayfs,
+    /// All files are copied.
+    Copy,
+}
+
+impl std::fmt::Display for RootWay {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Overlay => "overlay",
+            Self::FuseOverlayfs => "fuse-overlayfs",
+            Self::Copy => "copy",
+        })
+    }
 }
 
 /// What a container may use at most.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <repo>/containers/
+//!   root-way        how the last root was put together, where users are told when that changes
 //!   lock            held for a moment by whoever makes, names or clears away a container
 //!   <id>/           0700; the OCI bundle, too
 //!     lock          held (flock) for as long as somebody watches the container: the kernel lets go of it, however that ends
@@ -14,7 +15,7 @@
 //!     etc/ log runtime/   files that appear inside; what it printed; what the runtime keeps
 //! ```
 //!
-//! Imports the settings beside it. Nothing here starts or ends a process.
+//! Imports the settings beside it. Nothing here starts or ends a container.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -27,7 +28,12 @@ use std::{
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{RunError, settings::Settings};
+use super::{
+    RunError,
+    rootless::{Helper, Work},
+    settings::{RootWay, Settings},
+};
+use crate::layer::remove::remove_all;
 
 /// The folder of the containers in a repository.
 pub(crate) const FOLDER: &str = "containers";
@@ -58,6 +64,9 @@ pub struct State {
     /// The runtime that runs it.
     #[serde(default)]
     pub runtime: Option<PathBuf>,
+    /// How its root was put together.
+    #[serde(default)]
+    pub root: Option<RootWay>,
 }
 
 /// Where a container stands.
@@ -90,6 +99,7 @@ pub struct ContainerImage {
 #[derive(Clone, Debug)]
 pub struct Containers {
     folder: PathBuf,
+    helper: Option<Helper>,
 }
 
 /// One container.
@@ -98,6 +108,7 @@ pub struct Container {
     /// Its identifier: 64 hexadecimal digits.
     pub id: String,
     pub(crate) directory: PathBuf,
+    pub(crate) helper: Option<Helper>,
 }
 
 /// A lock that ends with this value.
@@ -107,7 +118,13 @@ pub(crate) struct Lock(pub(crate) File);
 impl Containers {
     /// The containers of the repository in `repository`.
     pub fn new(repository: &Path) -> Self {
-        Self { folder: repository.join(FOLDER) }
+        Self { folder: repository.join(FOLDER), helper: None }
+    }
+
+    /// The same, and what works in user namespaces: needed by whoever is not root.
+    #[must_use]
+    pub fn helped_by(self, helper: Helper) -> Self {
+        Self { helper: Some(helper), ..self }
     }
 
     /// Makes a container that this process watches.
@@ -126,7 +143,7 @@ impl Containers {
                 return Err(RunError::NameTaken { name, id: other.short() });
             }
         }
-        let container = Container { directory: self.folder.join(&id), id };
+        let container = Container { directory: self.folder.join(&id), id, helper: self.helper.clone() };
         private_directory(&container.directory).map_err(|error| container.failed("", error))?;
         let lock = lock_file(&container.directory.join("lock")).map_err(|error| container.failed("lock", error))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
@@ -151,7 +168,8 @@ impl Containers {
         for entry in entries {
             let name = entry.map_err(failed)?.file_name();
             if let Some(id) = name.to_str().filter(|name| is_id(name)) {
-                found.push(Container { id: id.to_owned(), directory: self.folder.join(id) });
+                let directory = self.folder.join(id);
+                found.push(Container { id: id.to_owned(), directory, helper: self.helper.clone() });
             }
         }
         Ok(found)
@@ -183,7 +201,7 @@ impl Containers {
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             if entry.file_name().as_encoded_bytes().starts_with(GONE.as_bytes()) {
                 // Somebody may be removing it this moment.
-                let _ = fs::remove_dir_all(entry.path());
+                let _ = remove_tree(&entry.path(), self.helper.as_ref());
             }
         }
     }
@@ -202,7 +220,7 @@ impl Containers {
 impl Container {
     /// The container with this identifier, which must be well-formed.
     pub(crate) fn by_id(repository: &Path, id: &str) -> Option<Self> {
-        is_id(id).then(|| Self { id: id.to_owned(), directory: repository.join(FOLDER).join(id) })
+        is_id(id).then(|| Self { id: id.to_owned(), directory: repository.join(FOLDER).join(id), helper: None })
     }
 
     /// The beginning of the identifier that people see.
@@ -272,7 +290,7 @@ impl Container {
     pub(crate) fn remove_files(&self) -> Result<(), RunError> {
         // Out of sight first: what has its name has its lock, too.
         let gone = self.directory.with_file_name(format!("{GONE}{}", self.id));
-        match fs::rename(&self.directory, &gone).and_then(|()| fs::remove_dir_all(&gone)) {
+        match fs::rename(&self.directory, &gone).and_then(|()| remove_tree(&gone, self.helper.as_ref())) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("", error)),
             _ => Ok(()),
         }
@@ -285,6 +303,16 @@ impl Container {
     fn open_lock(&self) -> io::Result<File> {
         // Not made here: without one, the container is gone.
         fs::OpenOptions::new().write(true).open(self.directory.join("lock"))
+    }
+}
+
+/// Removes what a container leaves. Some of it may belong to users who only exist in a namespace.
+fn remove_tree(path: &Path, helper: Option<&Helper>) -> io::Result<()> {
+    match (remove_all(path), helper) {
+        (Err(error), Some(helper)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            helper.remove(&Work::RemoveTree { path: path.to_owned() }).map(drop).map_err(io::Error::other)
+        }
+        (done, _) => done,
     }
 }
 

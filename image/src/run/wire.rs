@@ -1,6 +1,6 @@
-//! What the user's command and the process that watches a container tell each other: messages with descriptors beside.
+//! What the user's command and the processes that work for it tell each other: messages with descriptors beside.
 //!
-//! Imports nothing of this crate. Both ends are the same program of the same user, on a socket that nobody else can name;
+//! Imports failures, which are messages, too. Both ends are the same program of the same user, on a socket that nobody else can name;
 //! one message is one packet.
 
 use std::{
@@ -14,10 +14,12 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// Longest message, in bytes: paths and error messages.
-const MAX_MESSAGE_BYTES: usize = 64 << 10;
+use crate::control::Failure;
+
+/// Longest message, in bytes: paths, error messages, the names of an image's layers.
+const MAX_MESSAGE_BYTES: usize = 128 << 10;
 /// Most descriptors beside a message: a lock and three streams.
 const MAX_DESCRIPTORS: usize = 4;
 
@@ -41,6 +43,11 @@ pub(crate) enum Message {
     },
     /// To the command: the container has a terminal. Beside it: the end that a user's terminal is joined to.
     Terminal,
+    /// To the command: something a user may want to know.
+    Note {
+        /// What.
+        text: String,
+    },
     /// To the command: it runs.
     Started,
     /// To the command: it has ended, and nothing of it is left to be cleared away.
@@ -53,7 +60,7 @@ pub(crate) enum Message {
         /// What to exit with: 125, 126 or 127.
         code: u8,
         /// Why.
-        text: String,
+        failure: Failure,
     },
 }
 
@@ -74,8 +81,14 @@ impl Link {
         Ok(Self(rustix::stdio::stdin().try_clone_to_owned()?))
     }
 
+    /// Lets the other end know that nothing more comes.
+    pub(crate) fn close(&self) {
+        // It may be gone already.
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
+    }
+
     /// Sends a message.
-    pub(crate) fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(crate) fn send<M: Serialize>(&self, message: &M, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut beside = SendAncillaryBuffer::new(&mut space);
@@ -87,7 +100,7 @@ impl Link {
     }
 
     /// Waits for the next message; `None` once the other end is gone.
-    pub(crate) fn receive(&self) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
+    pub(crate) fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
         let mut bytes = vec![0; MAX_MESSAGE_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
@@ -144,13 +157,16 @@ mod tests {
         let start = Message::Start { directory: "/a".into(), runtime: "/runc".into(), size: None };
         ours.send(&start, &[file.as_fd(), file.as_fd()]).expect("sent");
         ours.send(&Message::Signal { number: 15 }, &[]).expect("sent");
-        let (message, mut beside) = theirs.receive().expect("received").expect("a message");
+        let (message, mut beside) = theirs.receive::<Message>().expect("received").expect("a message");
         assert_eq!((message, beside.len()), (start, 2));
         let mut text = String::new();
         File::from(beside.remove(0)).read_to_string(&mut text).expect("read");
         assert_eq!(text, "hello");
-        assert_eq!(theirs.receive().expect("received").expect("a message").0, Message::Signal { number: 15 });
+        assert_eq!(
+            theirs.receive::<Message>().expect("received").expect("a message").0,
+            Message::Signal { number: 15 }
+        );
         drop(ours);
-        assert!(theirs.receive().expect("ended").is_none());
+        assert!(theirs.receive::<Message>().expect("ended").is_none());
     }
 }

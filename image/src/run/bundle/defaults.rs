@@ -123,11 +123,12 @@ pub(crate) fn capabilities(add: &[String], drop: &[String], held: u64) -> Result
     Ok(ALL_CAPABILITIES.iter().filter(|name| is_wanted(name) && is_held(name)).map(|name| (*name).to_owned()).collect())
 }
 
-/// What is mounted in every container.
-pub(super) fn mounts(has_cgroups: bool, is_rootless: bool) -> Vec<Value> {
+/// What is mounted in every container. With `is_foreign_network`, the host's devices and networks are shown as they are
+/// shown on the host, but for its cgroups.
+pub(super) fn mounts(has_cgroups: bool, has_tty_group: bool, is_foreign_network: bool) -> Vec<Value> {
     let mount = |target: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": source, "options": options});
     let mut devpts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
-    if !is_rootless {
+    if has_tty_group {
         devpts.push("gid=5");
     }
     let mut mounts = vec![
@@ -137,8 +138,12 @@ pub(super) fn mounts(has_cgroups: bool, is_rootless: bool) -> Vec<Value> {
         mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
     ];
-    if !is_rootless {
-        mounts.push(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]));
+    let read_only = ["nosuid", "noexec", "nodev", "ro"];
+    if is_foreign_network {
+        mounts.push(mount("/sys", "bind", "/sys", &["rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"]));
+        mounts.push(mount("/sys/fs/cgroup", "tmpfs", "tmpfs", &read_only));
+    } else {
+        mounts.push(mount("/sys", "sysfs", "sysfs", &read_only));
     }
     if has_cgroups {
         mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]));

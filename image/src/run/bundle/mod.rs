@@ -7,7 +7,10 @@
 mod defaults;
 mod seccomp;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 
@@ -33,8 +36,17 @@ pub(crate) struct Bundle<'b> {
     pub(crate) surroundings: Surroundings,
     /// Whether resources can be limited.
     pub(crate) has_cgroups: bool,
-    /// When not run by root: the numbers of the user and the group that are root inside.
-    pub(crate) rootless: Option<(u32, u32)>,
+    /// What is different in a namespace whose root is not the host's.
+    pub(crate) rootless: Option<Rootless>,
+}
+
+/// What a user namespace lacks.
+#[derive(Debug)]
+pub(crate) struct Rootless {
+    /// Whether the group of terminals exists.
+    pub(crate) has_tty_group: bool,
+    /// Sources of volumes, and the options that their mounts have to keep.
+    pub(crate) locked: Vec<(PathBuf, Vec<&'static str>)>,
 }
 
 /// What a container finds around it, which neither its image nor its user decides.
@@ -66,10 +78,6 @@ impl Bundle<'_> {
         if !settings.any_system_call {
             linux["seccomp"] = seccomp::profile();
         }
-        if let Some((uid, gid)) = self.rootless {
-            linux["uidMappings"] = json!([{"containerID": 0, "hostID": uid, "size": 1}]);
-            linux["gidMappings"] = json!([{"containerID": 0, "hostID": gid, "size": 1}]);
-        }
         let mut value = json!({
             "ociVersion": "1.0.2",
             "process": self.process(),
@@ -90,10 +98,6 @@ impl Bundle<'_> {
             process(&self.words, &self.environment, &self.working_directory, &self.user, settings.terminal);
         process["capabilities"] = capability_sets(&self.capabilities, self.user.uid);
         process["noNewPrivileges"] = json!(settings.no_new_privileges);
-        if self.rootless.is_some() {
-            // One user's own namespace has no other groups.
-            process["user"]["additionalGids"] = json!([]);
-        }
         if let Some((rows, columns)) = self.surroundings.size.filter(|_| settings.terminal) {
             process["consoleSize"] = json!({"height": rows, "width": columns});
         }
@@ -108,16 +112,20 @@ impl Bundle<'_> {
         if self.has_cgroups {
             kinds.push("cgroup");
         }
-        if self.rootless.is_some() {
-            kinds.push("user");
-        }
         kinds.iter().map(|kind| json!({"type": kind})).collect()
     }
 
     /// What every container has, then the files in `/etc`, then what the user asked for: the shorter path first, so that
     /// no mount hides one below it.
     fn mounts(&self) -> Value {
-        let mut mounts = defaults::mounts(self.has_cgroups, self.rootless.is_some());
+        let kept = |source: &Path| {
+            let all = self.rootless.iter().flat_map(|rootless| &rootless.locked);
+            all.filter(move |(of, _)| of == source).flat_map(|(_, options)| options.iter().copied()).collect::<Vec<_>>()
+        };
+        let has_tty_group = self.rootless.as_ref().is_none_or(|rootless| rootless.has_tty_group);
+        // Only who owns a network namespace may look at it through a sysfs of its own.
+        let is_foreign_network = self.rootless.is_some() && self.settings.network == ContainerNetwork::Host;
+        let mut mounts = defaults::mounts(self.has_cgroups, has_tty_group, is_foreign_network);
         let is_taken = |path: &str| self.settings.mounts.iter().any(|mount| mount.target() == path);
         mounts.retain(|mount| !mount["destination"].as_str().is_some_and(is_taken));
         for (source, target) in &self.surroundings.files {
@@ -128,10 +136,16 @@ impl Bundle<'_> {
         let mut own: Vec<&Mount> = self.settings.mounts.iter().collect();
         own.sort_by_key(|mount| mount.target().split('/').count());
         mounts.extend(own.into_iter().map(|mount| match mount {
-            Mount::Bind { source, target, read_only } => json!({
-                "destination": target, "type": "bind", "source": source,
-                "options": ["rbind", "rprivate", if *read_only { "ro" } else { "rw" }],
-            }),
+            Mount::Bind { source, target, read_only } => {
+                let mut options = kept(source);
+                if *read_only {
+                    options.push("ro");
+                } else if !options.contains(&"ro") {
+                    options.push("rw");
+                }
+                options.extend(["rbind", "rprivate"]);
+                json!({"destination": target, "type": "bind", "source": source, "options": options})
+            }
             Mount::Tmpfs { target, options } => {
                 let all = ["nosuid", "nodev", "noexec"].iter().map(|option| (*option).to_owned());
                 let all: Vec<_> = all.chain(options.iter().cloned()).collect();

@@ -3,6 +3,10 @@
 use super::*;
 
 fn bundle(settings: &Settings) -> Value {
+    of_user(settings, true, None)
+}
+
+fn of_user(settings: &Settings, has_cgroups: bool, rootless: Option<Rootless>) -> Value {
     let bundle = Bundle {
         settings,
         words: vec!["a".into()],
@@ -17,8 +21,8 @@ fn bundle(settings: &Settings) -> Value {
             size: Some((24, 80)),
             ..Surroundings::default()
         },
-        has_cgroups: true,
-        rootless: None,
+        has_cgroups,
+        rootless,
     };
     serde_json::from_slice(&bundle.to_json()).expect("JSON")
 }
@@ -61,6 +65,29 @@ fn a_user_decides_about_the_host() {
     let mounts = value["mounts"].as_array().expect("a list");
     let at = |target: &str| mounts.iter().position(|one| one["destination"] == target).expect(target);
     assert!(at("/a") < at("/a/b"), "the outer one first");
+}
+
+#[test]
+fn a_users_bundle_asks_for_nothing_that_a_user_cannot_have() {
+    let bind = |source: &str, read_only| Mount::Bind { source: source.into(), target: source.into(), read_only };
+    let mut settings = Settings { mounts: vec![bind("/plain", true), bind("/locked", false)], ..Settings::default() };
+    let of = |settings: &Settings| {
+        let locked = vec![("/locked".into(), vec!["nosuid", "ro"])];
+        of_user(settings, false, Some(Rootless { has_tty_group: false, locked }))
+    };
+    let options = |value: &Value, target: &str| -> Vec<String> {
+        let mount = value["mounts"].as_array().expect("a list").iter().find(|one| one["destination"] == target);
+        serde_json::from_value(mount.expect(target)["options"].clone()).expect("texts")
+    };
+    let value = of(&settings);
+    assert!(!value.to_string().contains("cgroup") && !value.to_string().contains("uidMappings"));
+    assert!(!options(&value, "/dev/pts").contains(&"gid=5".to_owned()));
+    assert_eq!(options(&value, "/plain"), ["ro", "rbind", "rprivate"]);
+    assert_eq!(options(&value, "/locked"), ["nosuid", "ro", "rbind", "rprivate"], "what is locked stays locked");
+    settings.network = ContainerNetwork::Host;
+    let value = of(&settings);
+    assert!(options(&value, "/sys").contains(&"rbind".to_owned()));
+    assert!(options(&value, "/sys/fs/cgroup").contains(&"ro".to_owned()), "the host's cgroups are hidden");
 }
 
 #[test]

@@ -59,7 +59,7 @@ pub(super) async fn on_a_thread(
 ) -> Result<Vec<u8>, RunError> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let work = move || {
-        let composed = Composer::new(&settings, &config, &name).and_then(|composer| compose(&root, composer));
+        let composed = Composer::new(&settings, &config, &name, None).and_then(|composer| compose(&root, composer));
         // Nobody waits for it any more when its user gave up.
         let _ = sender.send(composed);
     };

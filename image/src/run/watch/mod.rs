@@ -2,7 +2,7 @@
 //!
 //! It is this program on its own, started by the user's command, with a socket as its standard input. It is the parent of
 //! the container's first process, so it learns how that ends; and it is in a mount namespace of its own, so that the mounts
-//! go with it. Imports its siblings. It never talks to the repository's holder, and never prints.
+//! go with it. Of another user than root, it is root of a user namespace. Imports its siblings. It never talks to the repository's holder, and never prints.
 
 mod prepare;
 mod streams;
@@ -17,12 +17,19 @@ use std::{
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 
-use self::streams::Streams;
+use self::{prepare::Place, streams::Streams};
 use super::{
     RunError,
+    fuse::Fuse,
     layers::Layers,
-    overlay, runtime,
+    overlay,
+    rootless::{
+        self,
+        ids::{Inside, Mapping, label_of_roots_namespace},
+    },
+    runtime,
     runtime::Runtime,
+    settings::Settings,
     state::{Container, State, Status, now},
     terminal::{self, Saved},
     wire::{Link, Message},
@@ -51,11 +58,7 @@ pub fn watch() -> Result<(), RunError> {
     let watched = Watched::new(directory, Runtime::at(runtime), descriptors, size);
     let message = match watched.and_then(|watched| watched.run(&link)) {
         Ok(code) => Message::Ended { code },
-        Err(error) => {
-            let failure = error.failure();
-            let text = failure.causes.iter().fold(failure.message, |text, cause| format!("{text}: {cause}"));
-            Message::Failed { code: error.exit_code(), text }
-        }
+        Err(error) => Message::Failed { code: error.exit_code(), failure: error.failure() },
     };
     // Nobody may be there to hear it.
     let _ = link.send(&message, &[]);
@@ -81,6 +84,9 @@ struct Watched {
     streams: Vec<OwnedFd>,
     size: Option<(u16, u16)>,
     saved: Option<Saved>,
+    layers: Layers,
+    /// Who exists in the namespace that this is, when root did not start it.
+    inside: Option<Inside>,
     // Held until the end.
     _lock: Option<OwnedFd>,
 }
@@ -97,8 +103,27 @@ impl Watched {
         let repository = directory.parent().and_then(Path::parent).ok_or_else(lost)?.to_owned();
         let lock = (!descriptors.is_empty()).then(|| descriptors.remove(0));
         let saved = descriptors.first().and_then(Saved::of);
-        let container = Container { id, directory };
-        Ok(Self { container, repository, runtime, streams: descriptors, size, saved, _lock: lock })
+        let container = Container { id, directory, helper: None };
+        let layers = Layers::new(&repository);
+        let inside = None;
+        Ok(Self { container, repository, runtime, streams: descriptors, size, saved, layers, inside, _lock: lock })
+    }
+
+    /// Makes this process root of a namespace, unless it is root, and gives it mounts of its own. Only while it has one
+    /// thread.
+    fn become_root(&mut self) -> Result<(), RunError> {
+        if rustix::process::geteuid().is_root() {
+            if let Some(label) = label_of_roots_namespace() {
+                self.layers = Layers::of_user(&self.repository, &label);
+                self.inside = Some(Inside::read());
+            }
+            return overlay::enter_own_namespace().map_err(RunError::Namespace);
+        }
+        let mapping = Mapping::of_this_user();
+        self.layers = Layers::of_user(&self.repository, &mapping.label());
+        rootless::enter(&mapping)?;
+        self.inside = Some(Inside::read());
+        Ok(())
     }
 
     fn run(mut self, link: &Arc<Link>) -> Result<u8, RunError> {
@@ -109,18 +134,30 @@ impl Watched {
             .map_err(failed("become the parent of the container"))?;
         std::env::set_current_dir(&self.container.directory).map_err(|error| self.container.failed("", error))?;
         let settings = self.container.settings()?;
-        let result = self.run_here(link, &settings);
-        self.clear_away(&settings, &result)?;
+        let mut fuse = None;
+        let result = self.become_root().and_then(|()| self.run_here(link, &settings, &mut fuse));
+        self.clear_away(&settings, &result, fuse.as_ref())?;
         result
     }
 
-    fn run_here(&mut self, link: &Arc<Link>, settings: &super::settings::Settings) -> Result<u8, RunError> {
-        let prepared = prepare::prepare(&self.container, &self.repository, settings, self.size)?;
+    fn run_here(&mut self, link: &Arc<Link>, settings: &Settings, fuse: &mut Option<Fuse>) -> Result<u8, RunError> {
+        let place = Place {
+            container: &self.container,
+            layers: &self.layers,
+            inside: self.inside.as_ref(),
+            runtime: &self.runtime,
+        };
+        let prepared = prepare::prepare(&place, settings, self.size, fuse)?;
+        if let Some(text) = prepared.note {
+            // The command may be gone already.
+            let _ = link.send(&Message::Note { text }, &[]);
+        }
         let streams = Streams::open(&self.container, settings, std::mem::take(&mut self.streams))?;
         let (pid, terminal) = self.start(streams.stdio()?, streams.console())?;
         let state = State {
             status: Status::Running,
             pid: Some(pid.as_raw_nonzero().get().unsigned_abs()),
+            root: Some(prepared.way),
             ..self.container.state()?
         };
         self.container.write("state.json", &State { started: Some(now()), ..state })?;
@@ -131,13 +168,13 @@ impl Watched {
         self.listen(link, &process, settings.detached);
         // The command may be gone already.
         let _ = link.send(&Message::Started, &[]);
-        let (layers, chains) = (Layers::new(&self.repository), prepared.layers);
+        let (layers, chains) = (self.layers.clone(), prepared.layers);
         std::thread::spawn(move || {
             if let Err(error) = layers.settle(&chains) {
                 tracing::debug!(%error, "the layers are not settled");
             }
         });
-        let code = wait_for(pid)?;
+        let code = wait_for(pid, fuse.as_ref(), &process)?;
         process.lock().unwrap_or_else(PoisonError::into_inner).take();
         for thread in copying {
             let _ = thread.join();
@@ -199,7 +236,12 @@ impl Watched {
     }
 
     /// Leaves nothing running or mounted, and either a state that says how it ended or no trace.
-    fn clear_away(&self, settings: &super::settings::Settings, result: &Result<u8, RunError>) -> Result<(), RunError> {
+    fn clear_away(
+        &self,
+        settings: &Settings,
+        result: &Result<u8, RunError>,
+        fuse: Option<&Fuse>,
+    ) -> Result<(), RunError> {
         if self.container.directory.join("config.json").exists()
             && let Err(error) = self.runtime.delete(&self.container.directory, &self.container.id)
         {
@@ -207,6 +249,9 @@ impl Watched {
         }
         if let Err(error) = overlay::unmount() {
             tracing::debug!(%error, "nothing was mounted");
+        }
+        if let Some(fuse) = fuse {
+            fuse.end();
         }
         match result {
             Ok(code) if !settings.remove => {
@@ -229,14 +274,18 @@ fn signal(process: &Mutex<Option<OwnedFd>>, number: Signal) {
     }
 }
 
-/// Waits for the container's first process, and buries whatever else becomes a child of this process meanwhile.
-fn wait_for(first: Pid) -> Result<u8, RunError> {
+/// Waits for the container's first process, and buries whatever else becomes a child of this process meanwhile. Where the
+/// container has no root any more, it is ended.
+fn wait_for(first: Pid, fuse: Option<&Fuse>, process: &Mutex<Option<OwnedFd>>) -> Result<u8, RunError> {
     loop {
         let (pid, status) = match rustix::process::wait(WaitOptions::empty()) {
             Ok(Some(ended)) => ended,
             Ok(None) | Err(rustix::io::Errno::INTR) => continue,
             Err(source) => return Err(RunError::Process { action: "wait for the container", source: source.into() }),
         };
+        if fuse.is_some_and(|fuse| fuse.pid() == pid) {
+            signal(process, Signal::KILL);
+        }
         if pid == first {
             let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| SIGNALLED + signal));
             return Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX));
