@@ -20,6 +20,7 @@ mod tidy;
 mod unpack;
 mod unpack_archives;
 mod unpack_limits;
+mod unpack_namespace;
 mod unpack_race;
 mod unpack_whiteouts;
 mod upstream;

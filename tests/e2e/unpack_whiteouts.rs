@@ -4,7 +4,7 @@ use shipfs_image::layer::{ApplyError, NameProblem, Options, Whiteouts, apply, st
 use shipfs_tests::archives::{Item, archive, directory, file, hard_link, item, symlink};
 use shipfs_tests::program::{privileged, run};
 use shipfs_tests::tree::{Look, look};
-use shipfs_tests::unpacking::{Ground, LAYER, diff_id, options};
+use shipfs_tests::unpacking::{Ground, LAYER, diff_id, is_root_of_the_host, options};
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -121,7 +121,7 @@ fn a7_whiteouts_with_adversarial_names_escape_nothing() {
 #[test]
 fn a7_an_overlay_gets_its_own_marks() {
     let ground = Ground::new();
-    let attribute = if rustix::process::geteuid().is_root() { "trusted.overlay.opaque" } else { "user.overlay.opaque" };
+    let attribute = if is_root_of_the_host() { "trusted.overlay.opaque" } else { "user.overlay.opaque" };
     let opaque = |path: &Path| {
         let mut value = [0; 8];
         rustix::fs::lgetxattr(path, attribute, &mut value[..]).map(|length| value[..length].to_vec()).ok()
@@ -298,7 +298,7 @@ fn a7_deep_trees_are_pruned_and_removed() {
     // With a target that has things in it already, an overlay's layer keeps them.
     let open = fs::File::open(&path).expect("a directory");
     let mut overlay: Options = options();
-    overlay.whiteouts = if rustix::process::geteuid().is_root() { Whiteouts::Overlay } else { Whiteouts::OverlayUser };
+    overlay.whiteouts = if is_root_of_the_host() { Whiteouts::Overlay } else { Whiteouts::OverlayUser };
     apply(&archive(&[file(".wh.p", ""), file("n", "")])[..], LAYER, None, open.as_fd(), &overlay).expect("applies");
     assert_eq!(names(&path), ["n", "o", "p"]);
 }

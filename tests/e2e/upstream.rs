@@ -2,7 +2,7 @@
 //!
 //! Each test names the one of nerdctl that it stands for; `tests/interop/upstream.rs` has those that need other tools.
 
-use crate::run::Lab;
+use crate::run::{Lab, Way};
 use shipfs_tests::program::{run, shipfs};
 use shipfs_tests::repository::Repository;
 
@@ -17,7 +17,7 @@ struct TwoHosts {
 
 impl TwoHosts {
     fn new(test: &str) -> Option<Self> {
-        let lab = Lab::new(test)?;
+        let lab = Lab::new(test, Way::ROOT)?;
         let (daemon, peer) = Repository::new(lab.repository()).serve();
         let other = Repository::new(lab.folder.path().join("other"));
         Some(Self { image: format!("ipfs://{}", lab.cid), lab, other, peer, _daemon: daemon })
@@ -80,7 +80,7 @@ fn privileged_test_issue_push_after_removal() {
 /// referenceutil's table: what names an image, and what a container of it is called.
 #[test]
 fn privileged_test_referenceutil() {
-    let Some(lab) = Lab::new("privileged_test_referenceutil") else { return };
+    let Some(lab) = Lab::new("privileged_test_referenceutil", Way::ROOT) else { return };
     let repository = Repository::new(lab.repository());
     repository.run(&["tag", &lab.cid, "registry.example/team/tools:2"]);
     let cid = lab.cid.as_str();

@@ -12,6 +12,7 @@ pub mod http;
 pub mod image;
 pub mod multi_arch;
 pub mod netns;
+pub mod ordinary;
 pub mod parsers;
 pub mod peers;
 pub mod program;

@@ -18,7 +18,7 @@ const APPLETS: [&str; 24] = [
 /// The users of the image.
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/srv:/bin/sh\n";
 /// Its groups.
-const GROUP: &str = "root:x:0:\nweb:x:34:\nlog:x:50:web\n";
+const GROUP: &str = "root:x:0:\nweb:x:34:\nlog:x:50:web\nstaff:x:51:root\n";
 
 /// A layer that is being written.
 pub struct Layer(tar::Builder<Vec<u8>>);
@@ -51,6 +51,40 @@ impl Layer {
     #[must_use]
     pub fn file(self, path: &str, mode: u32, content: &[u8]) -> Self {
         self.entry(path, EntryType::Regular, mode, (0, 0), content, "")
+    }
+
+    /// A file of somebody's.
+    #[must_use]
+    pub fn file_of(self, path: &str, mode: u32, owner: (u64, u64), content: &[u8]) -> Self {
+        self.entry(path, EntryType::Regular, mode, owner, content, "")
+    }
+
+    /// One more name of a file.
+    #[must_use]
+    pub fn hard_link(self, path: &str, target: &str) -> Self {
+        self.entry(path, EntryType::Link, 0o644, (0, 0), b"", target)
+    }
+
+    /// The device that forgets what is written to it.
+    #[must_use]
+    pub fn null_device(mut self, path: &str) -> Self {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Char);
+        header.set_mode(0o666);
+        header.set_size(0);
+        header.set_device_major(1).expect("a small number");
+        header.set_device_minor(3).expect("a small number");
+        self.0.append_data(&mut header, path, &b""[..]).expect("in memory");
+        self
+    }
+
+    /// Extended attributes of the entry that follows.
+    #[must_use]
+    pub fn attributes(mut self, pairs: &[(&str, &[u8])]) -> Self {
+        let names: Vec<_> = pairs.iter().map(|(name, _)| format!("SCHILY.xattr.{name}")).collect();
+        let pairs = names.iter().zip(pairs).map(|(name, (_, value))| (name.as_str(), *value));
+        self.0.append_pax_extensions(pairs).expect("in memory");
+        self
     }
 
     /// A directory.

@@ -20,9 +20,19 @@ pub struct Ground {
     next: AtomicU32,
 }
 
-/// What this process may do: as root, or without.
+/// What this process may do: as root of the host, as root of a user namespace, or as nobody in particular.
 pub fn options() -> Options {
-    if rustix::process::geteuid().is_root() { Options::root() } else { Options::rootless() }
+    match (rustix::process::geteuid().is_root(), is_root_of_the_host()) {
+        (_, true) => Options::root(),
+        (true, false) => Options::namespaced(),
+        (false, false) => Options::rootless(),
+    }
+}
+
+/// Whether this process is root, and not only of a user namespace.
+pub fn is_root_of_the_host() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    rustix::process::geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 impl Default for Ground {

@@ -21,7 +21,7 @@ use crate::{
         write_layer,
     },
     oci::media::Compression,
-    run::{RunError, layers::Layers, overlay, pause::Paused, state::Container},
+    run::{RunError, keeper::Keeper, overlay, pause::Paused, settings::RootWay, state::Container},
 };
 
 /// Largest bundle that is read.
@@ -78,12 +78,18 @@ impl Changed {
         let (mut packing, reader) = packer(compression)?;
         let work = move || {
             let limits = Limits::default();
+            // Elsewhere the changes are not told apart from the image, or not all of them can be read from here.
+            let is_overlay = self.container.state()?.root.is_none_or(|way| way == RootWay::Overlay);
+            if !is_overlay || !rustix::process::geteuid().is_root() {
+                return Err(CommitError::Unreadable { id: self.container.short() });
+            }
             let _paused = if self.pause { Paused::new(&self.container)? } else { None };
             let path = self.container.directory.join(overlay::UPPER);
             let failed = |source| RunError::State { path: path.clone(), source };
             let upper = File::open(&path).map_err(failed)?;
             let layers = self.container.image()?.layers;
-            let all = Layers::new(&self.repository);
+            let keeper = Keeper::of(&self.repository, None);
+            let all = keeper.layers();
             let open = |chain: &String| File::open(all.tree(chain)).map(OwnedFd::from);
             let lowers: Vec<_> = layers.iter().rev().map(open).collect::<Result<_, _>>().map_err(failed)?;
             let (mounts, owners) = self.bundle()?;

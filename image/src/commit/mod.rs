@@ -169,6 +169,14 @@ pub enum CommitError {
     /// The container is not there, or cannot be paused.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// What it changed cannot be read by this user.
+    #[error(
+        "what container `{id}` changed cannot be read: root alone can commit, and overlays alone keep changes apart"
+    )]
+    Unreadable {
+        /// Its short name.
+        id: String,
+    },
     /// What it changed cannot be a layer.
     #[error(transparent)]
     Write(#[from] WriteError),

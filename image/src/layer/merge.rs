@@ -19,7 +19,7 @@ use rustix::{
 
 use super::{
     Whiteouts,
-    metadata::{self, Place, foreign, set_xattr},
+    metadata::{self, Place, is_foreign, set_xattr},
     pax::Time,
     remove::remove,
     tree::Tree,
@@ -199,7 +199,7 @@ fn own_and_mark(from: &OwnedFd, stat: &Stat, to: &OwnedFd) -> io::Result<()> {
         Err(Errno::NOTSUP) => 0,
         other => other?,
     };
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty() && !foreign(name)) {
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty() && !is_foreign(name)) {
         let mut value = vec![0; MAX_XATTR_BYTES];
         let length = fs::fgetxattr(from, name, &mut value[..])?;
         set_xattr(Place::Open(to.as_fd()), name, &value[..length])?;

@@ -5,9 +5,24 @@ use rustix::process::Signal;
 use shipfs_tests::program::{self, Running};
 use std::time::{Duration, Instant};
 
-#[test]
-fn privileged_a_container_goes_on_in_the_background() {
-    let Some(lab) = Lab::new("privileged_a_container_goes_on_in_the_background") else { return };
+super::in_every_way! {
+    a_container_goes_on_in_the_background: privileged_a_container_goes_on_in_the_background
+        privileged_crun_a_container_goes_on_in_the_background
+        privileged_rootless_a_container_goes_on_in_the_background
+        privileged_rootless_crun_a_container_goes_on_in_the_background;
+    commands_run_in_a_container_that_runs: privileged_commands_run_in_a_container_that_runs
+        privileged_crun_commands_run_in_a_container_that_runs
+        privileged_rootless_commands_run_in_a_container_that_runs
+        privileged_rootless_crun_commands_run_in_a_container_that_runs;
+    a_container_is_asked_before_it_is_ended: privileged_a_container_is_asked_before_it_is_ended
+        privileged_crun_a_container_is_asked_before_it_is_ended
+        privileged_rootless_a_container_is_asked_before_it_is_ended
+        privileged_rootless_crun_a_container_is_asked_before_it_is_ended;
+    signals_reach_the_command: privileged_signals_reach_the_command privileged_crun_signals_reach_the_command
+        privileged_rootless_signals_reach_the_command privileged_rootless_crun_signals_reach_the_command;
+}
+
+fn a_container_goes_on_in_the_background(lab: &Lab) {
     let script = "echo out; echo err >&2; while [ ! -e /tmp/go ]; do sleep 0.01; done; echo went; exit 3";
     let id = program::run(lab.shipfs(&["run", "-d", "--name", "bg", &lab.cid, "sh", "-c", script]));
     let id = id.trim();
@@ -39,9 +54,7 @@ fn privileged_a_container_goes_on_in_the_background() {
     lab.assert_clean();
 }
 
-#[test]
-fn privileged_commands_run_in_a_container_that_runs() {
-    let Some(lab) = Lab::new("privileged_commands_run_in_a_container_that_runs") else { return };
+fn commands_run_in_a_container_that_runs(lab: &Lab) {
     program::run(lab.shipfs(&["run", "-d", "--name", "bg", "-e", "A=1", "-w", "/srv", &lab.cid, "sleep", "600"]));
     let exec = |options: &[&str], words: &[&str]| {
         lab.shipfs(&["exec"]).args(options).arg("bg").args(words).output().expect("it starts")
@@ -75,9 +88,7 @@ fn privileged_commands_run_in_a_container_that_runs() {
     lab.assert_clean();
 }
 
-#[test]
-fn privileged_a_container_is_asked_before_it_is_ended() {
-    let Some(lab) = Lab::new("privileged_a_container_is_asked_before_it_is_ended") else { return };
+fn a_container_is_asked_before_it_is_ended(lab: &Lab) {
     let start = |name: &str, script: &str| {
         program::run(lab.shipfs(&["run", "-d", "--name", name, &lab.cid, "sh", "-c", script]));
         wait_until("it is ready", || program::run(lab.shipfs(&["logs", name])).contains("ready"));
@@ -102,9 +113,7 @@ fn privileged_a_container_is_asked_before_it_is_ended() {
     lab.assert_clean();
 }
 
-#[test]
-fn privileged_signals_reach_the_command() {
-    let Some(lab) = Lab::new("privileged_signals_reach_the_command") else { return };
+fn signals_reach_the_command(lab: &Lab) {
     let end = || Instant::now() + super::PATIENCE;
     for (number, name) in [(Signal::TERM, "TERM"), (Signal::INT, "INT"), (Signal::USR1, "USR1"), (Signal::HUP, "HUP")] {
         let running = lab.start(

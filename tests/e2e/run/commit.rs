@@ -1,6 +1,6 @@
 //! `commit`: a container as an image, pulled and run elsewhere.
 
-use super::{Lab, wait_until};
+use super::{Lab, Way, wait_until};
 use serde_json::{Value, json};
 use shipfs_tests::program;
 use shipfs_tests::runnable;
@@ -70,7 +70,7 @@ impl Lab {
 
 #[test]
 fn privileged_a_commit_has_what_changed_and_nothing_else() {
-    let Some(lab) = Lab::new("privileged_a_commit_has_what_changed_and_nothing_else") else { return };
+    let Some(lab) = Lab::new("privileged_a_commit_has_what_changed_and_nothing_else", Way::ROOT) else { return };
     let volume = lab.folder.path().join("volume");
     fs::create_dir(&volume).expect("made");
     let options = ["--name", "one", "-v", &format!("{}:/mnt/deep", volume.display()), "--tmpfs", "/cache"];
@@ -119,7 +119,7 @@ fn privileged_a_commit_has_what_changed_and_nothing_else() {
 
 #[test]
 fn privileged_a_commit_says_what_the_container_was_told() {
-    let Some(lab) = Lab::new("privileged_a_commit_says_what_the_container_was_told") else { return };
+    let Some(lab) = Lab::new("privileged_a_commit_says_what_the_container_was_told", Way::ROOT) else { return };
     program::run(lab.shipfs(&["run", "--name", "one", "-e", "TOLD=1", "-w", "/data", &lab.cid, "echo", "told"]));
     lab.commit(&["one", "plain"]);
     let plain = Saved::new(&lab, "plain");
@@ -161,7 +161,7 @@ fn privileged_a_commit_says_what_the_container_was_told() {
 
 #[test]
 fn privileged_a_commit_has_the_shape_of_its_image() {
-    let Some(mut lab) = Lab::new("privileged_a_commit_has_the_shape_of_its_image") else { return };
+    let Some(mut lab) = Lab::new("privileged_a_commit_has_the_shape_of_its_image", Way::ROOT) else { return };
     let source = runnable::layout(&lab.folder.path().join("whole"), runnable::layers(), &runnable::config());
     lab.cid = program::run(lab.shipfs(&["--quiet", "push", "--layout", "--name", "whole", &source])).trim().to_owned();
     lab.leave(&["--name", "one"], "echo x > /x");
@@ -178,7 +178,7 @@ fn privileged_a_commit_has_the_shape_of_its_image() {
 
 #[test]
 fn privileged_a_running_container_stands_still_meanwhile() {
-    let Some(lab) = Lab::new("privileged_a_running_container_stands_still_meanwhile") else { return };
+    let Some(lab) = Lab::new("privileged_a_running_container_stands_still_meanwhile", Way::ROOT) else { return };
     let script = "i=0; echo ready; while true; do i=$((i + 1)); echo $i > /count; done";
     let _running = lab.start(&["--name", "one"], script);
     let count = || program::run(lab.shipfs(&["exec", "one", "cat", "/count"])).trim().parse::<u64>().unwrap_or(0);
@@ -200,7 +200,7 @@ fn paused(lab: &Lab) -> bool {
 /// Whoever pauses a container may be killed before it goes on.
 #[test]
 fn privileged_a_container_whose_commit_was_killed_goes_on() {
-    let Some(lab) = Lab::new("privileged_a_container_whose_commit_was_killed_goes_on") else { return };
+    let Some(lab) = Lab::new("privileged_a_container_whose_commit_was_killed_goes_on", Way::ROOT) else { return };
     // A hole of 16 GiB: reading it takes a while.
     let script = "dd if=/dev/zero of=/large bs=1 count=1 seek=17179869184 2>/dev/null; echo ready; \
                   i=0; while true; do i=$((i + 1)); echo $i > /count; done";
@@ -233,7 +233,7 @@ fn frozen(lab: &Lab) -> bool {
 
 #[test]
 fn privileged_a_commit_that_fails_leaves_nothing() {
-    let Some(lab) = Lab::new("privileged_a_commit_that_fails_leaves_nothing") else { return };
+    let Some(lab) = Lab::new("privileged_a_commit_that_fails_leaves_nothing", Way::ROOT) else { return };
     lab.leave(&["--name", "one"], "dd if=/dev/urandom of=/a bs=1000000 count=3 2>/dev/null; touch /.wh.b");
     let blobs = |lab: &Lab| {
         let mut names: Vec<_> = fs::read_dir(lab.repository().join("blobs/sha256"))
@@ -259,6 +259,18 @@ fn privileged_a_commit_that_fails_leaves_nothing() {
     let failed = lab.shipfs(&["commit", "one"]).output().expect("it starts");
     assert!(program::said(&failed).contains("hint: pull the image"), "{}", program::said(&failed));
     assert!(Path::new(&lab.repository()).exists());
+    program::run(lab.shipfs(&["rm", "one"]));
+    lab.assert_clean();
+}
+
+/// What it cannot be sure to read whole, it does not make an image of.
+#[test]
+fn privileged_rootless_a_commit_is_refused() {
+    let Some(lab) = Lab::new("privileged_rootless_a_commit_is_refused", Way::USER) else { return };
+    lab.leave(&["--name", "one"], "touch /a");
+    let refused = lab.shipfs(&["commit", "one"]).output().expect("it starts");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(program::said(&refused).contains("root alone can commit"), "{}", program::said(&refused));
     program::run(lab.shipfs(&["rm", "one"]));
     lab.assert_clean();
 }

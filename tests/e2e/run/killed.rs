@@ -7,11 +7,27 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+super::in_every_way! {
+    d8_a_command_that_is_killed_takes_its_container_along:
+        privileged_d8_a_command_that_is_killed_takes_its_container_along
+        privileged_crun_d8_a_command_that_is_killed_takes_its_container_along
+        privileged_rootless_d8_a_command_that_is_killed_takes_its_container_along
+        privileged_rootless_crun_d8_a_command_that_is_killed_takes_its_container_along;
+    d8_a_watcher_that_is_killed_leaves_nothing_after_the_next_command:
+        privileged_d8_a_watcher_that_is_killed_leaves_nothing_after_the_next_command
+        privileged_crun_d8_a_watcher_that_is_killed_leaves_nothing_after_the_next_command
+        privileged_rootless_d8_a_watcher_that_is_killed_leaves_nothing_after_the_next_command
+        privileged_rootless_crun_d8_a_watcher_that_is_killed_leaves_nothing_after_the_next_command;
+    d8_both_may_be_killed_at_once: privileged_d8_both_may_be_killed_at_once
+        privileged_crun_d8_both_may_be_killed_at_once
+        privileged_rootless_d8_both_may_be_killed_at_once privileged_rootless_crun_d8_both_may_be_killed_at_once;
+}
+
 /// Moments at which it is killed, spread over the time that a run takes.
 const MOMENTS: u32 = 24;
 
 /// The watcher of the one container there is: the process in its directory that is this program.
-fn watcher(lab: &Lab) -> Option<u32> {
+pub(super) fn watcher(lab: &Lab) -> Option<u32> {
     let folder = lab.container_folders().pop()?;
     let in_folder = processes(&folder.display().to_string());
     let is_shipfs = |pid: &u32| {
@@ -20,20 +36,17 @@ fn watcher(lab: &Lab) -> Option<u32> {
     in_folder.into_iter().find(is_shipfs)
 }
 
-#[test]
-fn privileged_d8_a_command_that_is_killed_takes_its_container_along() {
-    let Some(lab) = Lab::new("privileged_d8_a_command_that_is_killed_takes_its_container_along") else { return };
+fn d8_a_command_that_is_killed_takes_its_container_along(lab: &Lab) {
     let begun = Instant::now();
     lab.text(&[], &["true"]);
     let whole = begun.elapsed().max(Duration::from_millis(50));
     for moment in 0..MOMENTS {
-        let mut command = lab.command();
         // Every second one unpacks anew.
         if moment % 2 == 0 {
-            let _ = std::fs::remove_dir_all(lab.repository().join("layers"));
+            let _ = std::fs::remove_dir_all(lab.layers());
         }
-        command.args(["run", "--rm", &lab.cid, "sleep", "600"]).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("it starts");
+        let command = lab.shipfs(&["run", "--rm", &lab.cid, "sleep", "600"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
         let until = Instant::now() + whole * (moment + 1) / MOMENTS * 3 / 2;
         while Instant::now() < until {
             std::thread::yield_now();
@@ -41,7 +54,7 @@ fn privileged_d8_a_command_that_is_killed_takes_its_container_along() {
         child.kill().expect("killed");
         child.wait().expect("waited");
         // Its watcher clears away by itself; the next command sees to the rest.
-        wait_until("nothing is watched", || watcher(&lab).is_none());
+        wait_until("nothing is watched", || watcher(lab).is_none());
         wait_until("the next command sees to it", || lab.containers().is_empty());
         lab.assert_clean();
     }
@@ -49,14 +62,10 @@ fn privileged_d8_a_command_that_is_killed_takes_its_container_along() {
     lab.assert_clean();
 }
 
-#[test]
-fn privileged_d8_a_watcher_that_is_killed_leaves_nothing_after_the_next_command() {
-    let Some(lab) = Lab::new("privileged_d8_a_watcher_that_is_killed_leaves_nothing_after_the_next_command") else {
-        return;
-    };
+fn d8_a_watcher_that_is_killed_leaves_nothing_after_the_next_command(lab: &Lab) {
     // In the foreground, the user's command clears away.
     let running = lab.start(&["--rm"], "echo ready; sleep 600");
-    signal(watcher(&lab).expect("a watcher"), Signal::KILL);
+    signal(watcher(lab).expect("a watcher"), Signal::KILL);
     let (status, said) = running.end(Instant::now() + super::PATIENCE).expect("it ends");
     assert!(status.code() == Some(125) && said.contains("was killed"), "{status}: {said}");
     lab.assert_clean();
@@ -66,8 +75,8 @@ fn privileged_d8_a_watcher_that_is_killed_leaves_nothing_after_the_next_command(
         words.extend(remove.then_some("--rm"));
         program::run(lab.shipfs(&words).args([&lab.cid, "sleep", "600"]));
         let pid = lab.containers()[0]["pid"].as_u64().expect("a process");
-        signal(watcher(&lab).expect("a watcher"), Signal::KILL);
-        wait_until("nobody watches it", || watcher(&lab).is_none());
+        signal(watcher(lab).expect("a watcher"), Signal::KILL);
+        wait_until("nobody watches it", || watcher(lab).is_none());
         // Whoever is killed lets go of files a moment after the name of the process is gone.
         let mut shown = lab.containers();
         wait_until("the next command sees to it", || {
@@ -83,16 +92,14 @@ fn privileged_d8_a_watcher_that_is_killed_leaves_nothing_after_the_next_command(
     }
 }
 
-#[test]
-fn privileged_d8_both_may_be_killed_at_once() {
-    let Some(lab) = Lab::new("privileged_d8_both_may_be_killed_at_once") else { return };
+fn d8_both_may_be_killed_at_once(lab: &Lab) {
     let running = lab.start(&["--rm"], "echo ready; sleep 600");
-    let watching = watcher(&lab).expect("a watcher");
+    let watching = watcher(lab).expect("a watcher");
     // Stopped first, so that neither sees the other's end.
     signal(watching, Signal::STOP);
     running.kill();
     signal(watching, Signal::KILL);
-    wait_until("both are gone", || watcher(&lab).is_none());
+    wait_until("both are gone", || watcher(lab).is_none());
     // Whoever is killed lets go of files a moment after the name of the process is gone.
     wait_until("the next command clears away", || {
         assert_eq!(lab.text(&[], &["echo", "next"]), "next\n");

@@ -5,14 +5,23 @@ use rustix::process::Signal;
 use shipfs_tests::terminal::Terminal;
 use std::process::{Child, ExitStatus};
 
+super::in_every_way! {
+    a_terminal_passes_through: privileged_a_terminal_passes_through privileged_crun_a_terminal_passes_through
+        privileged_rootless_a_terminal_passes_through privileged_rootless_crun_a_terminal_passes_through;
+    a_terminal_is_as_it_was_whatever_ends_the_command: privileged_a_terminal_is_as_it_was_whatever_ends_the_command
+        privileged_crun_a_terminal_is_as_it_was_whatever_ends_the_command
+        privileged_rootless_a_terminal_is_as_it_was_whatever_ends_the_command
+        privileged_rootless_crun_a_terminal_is_as_it_was_whatever_ends_the_command;
+    commands_get_terminals_too: privileged_commands_get_terminals_too privileged_crun_commands_get_terminals_too
+        privileged_rootless_commands_get_terminals_too privileged_rootless_crun_commands_get_terminals_too;
+}
+
 fn end(child: &mut Child) -> ExitStatus {
     wait_until("it ends", || child.try_wait().expect("waited").is_some());
     child.wait().expect("waited")
 }
 
-#[test]
-fn privileged_a_terminal_passes_through() {
-    let Some(lab) = Lab::new("privileged_a_terminal_passes_through") else { return };
+fn a_terminal_passes_through(lab: &Lab) {
     let mut terminal = Terminal::new();
     let before = terminal.attributes();
     let mut child = terminal.start(lab.shipfs(&["run", "--rm", "-it", "-e", "PS1=prompt>", &lab.cid, "sh"]));
@@ -41,9 +50,7 @@ fn privileged_a_terminal_passes_through() {
     lab.assert_clean();
 }
 
-#[test]
-fn privileged_a_terminal_is_as_it_was_whatever_ends_the_command() {
-    let Some(lab) = Lab::new("privileged_a_terminal_is_as_it_was_whatever_ends_the_command") else { return };
+fn a_terminal_is_as_it_was_whatever_ends_the_command(lab: &Lab) {
     let start = |terminal: &mut Terminal| {
         let child = terminal.start(lab.shipfs(&["run", "--rm", "-it", &lab.cid, "sh", "-c", "echo ready; sleep 600"]));
         terminal.expect("ready");
@@ -67,9 +74,7 @@ fn privileged_a_terminal_is_as_it_was_whatever_ends_the_command() {
     lab.assert_clean();
 }
 
-#[test]
-fn privileged_commands_get_terminals_too() {
-    let Some(lab) = Lab::new("privileged_commands_get_terminals_too") else { return };
+fn commands_get_terminals_too(lab: &Lab) {
     let output = lab.run(&["-it"], &["true"]);
     assert_eq!(output.status.code(), Some(125), "stdin is no terminal");
     assert_eq!(lab.text(&["-t"], &["tty"]), "/dev/pts/0\r\n");
