@@ -6,26 +6,31 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment to the second, as containerd reads it.
 pub fn seconds(since_epoch: Duration) -> String {
-    format!("{}Z", date_and_time(since_epoch.as_secs()))
+    self::since_epoch(since_epoch.as_secs().cast_signed())
+}
+
+/// The same of a moment that may lie before 1970.
+pub fn since_epoch(seconds: i64) -> String {
+    format!("{}Z", date_and_time(seconds))
 }
 
 /// A moment to the nanosecond; one before 1970 is taken for the beginning of that year.
 pub fn nanoseconds(time: SystemTime) -> String {
     let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{}.{:09}Z", date_and_time(since_epoch.as_secs()), since_epoch.subsec_nanos())
+    format!("{}.{:09}Z", date_and_time(since_epoch.as_secs().cast_signed()), since_epoch.subsec_nanos())
 }
 
-fn date_and_time(seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
+fn date_and_time(seconds: i64) -> String {
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Howard Hinnant's way from days to dates, in years that begin in March.
     let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
 }
 
@@ -43,6 +48,13 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ] {
             assert_eq!(seconds(Duration::from_secs(since_epoch)), text);
+        }
+        for (seconds, text) in [
+            (-1, "1969-12-31T23:59:59Z"),
+            (-62_167_219_200, "0000-01-01T00:00:00Z"),
+            (253_402_300_799, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(since_epoch(seconds), text);
         }
     }
 

@@ -4,10 +4,12 @@
 //! PAX sizes wins, one that is no number is passed over, a value with a line break in it (any `security.capability` may
 //! have one) breaks the header, and headers may take all memory.
 
+use std::collections::BTreeMap;
+
 use super::{
     ApplyError, Limit, Limits,
     failure::{HeaderProblem, NameProblem, Shown},
-    header::{BLOCK, Header, sparse_pieces, text},
+    header::{BLOCK, Format, Header, sparse_pieces, text},
     pax::{self, Pax, Time},
     sparse::{Lines, Map},
     stream::Stream,
@@ -118,6 +120,39 @@ pub struct Entry {
     /// Bytes of the file, holes included.
     pub size: u64,
     pub(super) map: Option<Map>,
+    /// How the archive says all that.
+    pub(super) raw: Box<Raw>,
+}
+
+/// An entry as it is written in its archive, for whoever writes it again.
+#[derive(Clone, Debug)]
+pub(super) struct Raw {
+    pub(super) header: Header,
+    pub(super) name: Vec<u8>,
+    pub(super) link: Vec<u8>,
+    pub(super) records: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(super) dialects: Dialects,
+}
+
+/// The formats that the headers of one entry can be told to be of, all of them together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dialects {
+    pub(super) ustar: bool,
+    pub(super) pax: bool,
+    pub(super) gnu: bool,
+}
+
+impl Dialects {
+    pub(super) const ALL: Self = Self { ustar: true, pax: true, gnu: true };
+
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { ustar: self.ustar && other.ustar, pax: self.pax && other.pax, gnu: self.gnu && other.gnu }
+    }
+
+    fn of(header: &Header) -> Self {
+        let posix = header.is_posix();
+        Self { ustar: posix, pax: posix, gnu: header.format() == Format::Gnu }
+    }
 }
 
 /// Reads entry after entry.
@@ -133,15 +168,19 @@ pub(super) struct Entries<'s, 'p> {
 }
 
 /// What headers in front of an entry's own say about it.
-#[derive(Default)]
 struct Said {
     pax: Option<Pax>,
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     bytes: u64,
+    dialects: Dialects,
 }
 
 impl Said {
+    fn nothing() -> Self {
+        Self { pax: None, name: None, link: None, bytes: 0, dialects: Dialects::ALL }
+    }
+
     fn something(&self) -> bool {
         self.pax.is_some() || self.name.is_some() || self.link.is_some()
     }
@@ -155,7 +194,7 @@ impl<'s, 'p> Entries<'s, 'p> {
     /// The next entry; what is left of the one before is passed over. `None` once the stream has been read to its end.
     pub(super) fn next(&mut self) -> Result<Option<Entry>, ApplyError> {
         self.pass_over()?;
-        let mut said = Said::default();
+        let mut said = Said::nothing();
         loop {
             let Some(bytes) = self.block("a header")? else {
                 if said.something() {
@@ -174,17 +213,22 @@ impl<'s, 'p> Entries<'s, 'p> {
             let size = header.size().map_err(|problem| self.wrong_before(problem))?;
             match header.kind() {
                 b'x' | b'g' | b'L' | b'K' => self.extension(&header, size, &mut said)?,
-                _ => return self.entry(&header, size, said).map(Some),
+                _ => return self.entry(header, size, said).map(Some),
             }
         }
     }
 
     /// The next stored bytes of the current entry; none at its end.
     pub(super) fn data(&mut self) -> Result<&[u8], ApplyError> {
+        self.data_up_to(u64::MAX)
+    }
+
+    /// As [`Self::data`], but at most so many.
+    pub(super) fn data_up_to(&mut self, most: u64) -> Result<&[u8], ApplyError> {
         if self.data == 0 {
             return Ok(&[]);
         }
-        let next = self.stream.next(self.data)?;
+        let next = self.stream.next(self.data.min(most))?;
         if next.is_empty() {
             return Err(ApplyError::Truncated { what: "a file" });
         }
@@ -262,6 +306,10 @@ impl<'s, 'p> Entries<'s, 'p> {
         let number = self.headers.saturating_sub(1);
         let wrong = move |problem| ApplyError::Header { number, problem };
         let twice = |what| wrong(HeaderProblem::Twice(what));
+        if header.kind() != b'g' {
+            let (pax, own) = (header.kind() == b'x', Dialects::of(header));
+            said.dialects = said.dialects.and(own).and(Dialects { ustar: false, pax, gnu: !pax });
+        }
         match header.kind() {
             b'x' => {
                 let pax = pax::parse(&bytes).map_err(wrong)?;
@@ -280,7 +328,7 @@ impl<'s, 'p> Entries<'s, 'p> {
         Ok(())
     }
 
-    fn entry(&mut self, header: &Header, size: u64, said: Said) -> Result<Entry, ApplyError> {
+    fn entry(&mut self, header: Header, size: u64, said: Said) -> Result<Entry, ApplyError> {
         let pax = said.pax.unwrap_or_default();
         let number = self.headers.saturating_sub(1);
         let problem = move |problem| ApplyError::Header { number, problem };
@@ -334,7 +382,7 @@ impl<'s, 'p> Entries<'s, 'p> {
                 let limit = self.limits.path_bytes as u64;
                 return Err(ApplyError::Limit { what: Limit::PathBytes, limit });
             }
-            b'2' => (Kind::Symlink(link), "symbolic link"),
+            b'2' => (Kind::Symlink(link.clone()), "symbolic link"),
             b'3' => {
                 let (major, minor) = header.device().map_err(problem)?;
                 (Kind::Character(major, minor), "device")
@@ -359,7 +407,7 @@ impl<'s, 'p> Entries<'s, 'p> {
             }
         }
         let map = if sparse {
-            Some(self.gnu_map(header, size, said.bytes)?)
+            Some(self.gnu_map(&header, size, said.bytes)?)
         } else if pax.sparse.given() {
             let real_size = pax.sparse.real_size.ok_or(problem(HeaderProblem::Sparse))?;
             Some(self.pax_map(size, real_size)?)
@@ -368,7 +416,9 @@ impl<'s, 'p> Entries<'s, 'p> {
             None
         };
         let size = map.as_ref().map_or(size, |map| map.size);
-        Ok(Entry { path, kind, mode, user, group, modified, xattrs: pax.xattrs, size, map })
+        let dialects = said.dialects.and(Dialects::of(&header));
+        let raw = Box::new(Raw { header, name, link, records: pax.records, dialects });
+        Ok(Entry { path, kind, mode, user, group, modified, xattrs: pax.xattrs, size, map, raw })
     }
 
     /// The pieces in the header, and in blocks after it.

@@ -8,10 +8,11 @@ use super::{failure::HeaderProblem, sparse::Pieces};
 pub(super) const BLOCK: usize = 512;
 
 /// A header whose checksum is right.
+#[derive(Clone, Debug)]
 pub(super) struct Header([u8; BLOCK]);
 
 /// Which fields there are beyond the first ones.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     V7,
     Ustar,
@@ -104,6 +105,34 @@ impl Header {
             u32::try_from(value).map_err(|_| HeaderProblem::Number("device"))
         };
         Ok((part(329..337)?, part(337..345)?))
+    }
+
+    /// The same, of an entry of any kind: zeros where nothing is said.
+    pub(super) fn device_fields(&self) -> Result<(u32, u32), HeaderProblem> {
+        if self.format() == Format::V7 { Ok((0, 0)) } else { self.device() }
+    }
+
+    /// Names of the owner and the group, which only newer formats have.
+    pub(super) fn owners(&self) -> (&[u8], &[u8]) {
+        match self.format() {
+            Format::V7 => (&[], &[]),
+            _ => (text(&self.0[265..297]), text(&self.0[297..329])),
+        }
+    }
+
+    /// When it was last read, and when its inode last changed: seconds that only GNU's headers have.
+    pub(super) fn other_times(&self) -> Result<(Option<i64>, Option<i64>), HeaderProblem> {
+        let time = |field: std::ops::Range<usize>| match self.0[field.start] {
+            0 => Ok(None),
+            _ => number(&self.0[field], "time").map(Some),
+        };
+        if self.format() == Format::Gnu { Ok((time(345..357)?, time(357..369)?)) } else { Ok((None, None)) }
+    }
+
+    /// Whether a writer of POSIX's could have written it like this: no byte but ASCII, and a zero byte after each number.
+    pub(super) fn is_posix(&self) -> bool {
+        let ends = [107, 115, 123, 135, 147, 336, 344];
+        self.format() == Format::Ustar && self.0.is_ascii() && ends.iter().all(|at| self.0[*at] == 0)
     }
 
     /// Of a sparse file as GNU tar used to write them: its real size, the first pieces, and whether more follow.

@@ -3,10 +3,12 @@
 //! Imports the errors. A record is `LENGTH KEY=VALUE\n`; values may hold any byte. Keys that readers agree to ignore are
 //! ignored, a key whose second value only some readers would take is refused.
 
+use std::collections::BTreeMap;
+
 use super::failure::HeaderProblem;
 
 /// Extended attributes of Schilling's star, which is how all tools of Linux write them.
-const XATTR: &[u8] = b"SCHILY.xattr.";
+pub(super) const XATTR: &[u8] = b"SCHILY.xattr.";
 
 /// What the records say.
 #[derive(Debug, Default)]
@@ -19,6 +21,8 @@ pub(super) struct Pax {
     pub(super) modified: Option<Time>,
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) sparse: Sparse,
+    /// All of them as they are, for whoever writes the entry again; of two with one key the last.
+    pub(super) records: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// What they say about a sparse file.
@@ -54,6 +58,7 @@ pub(super) fn parse(mut bytes: &[u8]) -> Result<Pax, HeaderProblem> {
         let (key, value, rest) = record(bytes).ok_or(HeaderProblem::Pax)?;
         bytes = rest;
         apply(&mut pax, key, value)?;
+        pax.records.insert(key.to_vec(), value.to_vec());
     }
     Ok(pax)
 }
@@ -137,7 +142,7 @@ pub(super) fn decimal(text: &[u8]) -> Option<u64> {
 }
 
 /// `-12.345`: seconds, and as many digits after the point as the writer wanted.
-fn time(text: &[u8]) -> Option<Time> {
+pub(super) fn time(text: &[u8]) -> Option<Time> {
     let (negative, text) = text.strip_prefix(b"-").map_or((false, text), |rest| (true, rest));
     let point = text.iter().position(|byte| *byte == b'.').unwrap_or(text.len());
     let (whole, fraction) = (&text[..point], text.get(point + 1..).unwrap_or_default());

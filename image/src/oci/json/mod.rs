@@ -11,7 +11,7 @@ mod write;
 
 pub(crate) use self::{
     read::{Fields, Reader, field},
-    write::{ObjectWriter, write_array},
+    write::{ObjectWriter, write_array, write_string},
 };
 
 /// Deepest nesting that is read. Go stops at 10,000; no document of ours goes past five, unknown fields included.
