@@ -151,7 +151,8 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
     let name = if name.is_empty() { args.tags.into_iter().next() } else { Some(name) };
     let archive =
         Location { format: builder.archive_format(), place: Place::Path(folder.path().join("image.tar")), image: None };
-    let push = Push { source: Source::Place(archive), name, shape: Shape::Descriptor, platforms: PlatformChoice::All };
+    let (shape, platforms) = (Shape::Descriptor, PlatformChoice::All);
+    let push = Push { source: Source::Place(archive), name, shape, platforms, estargz: None };
     let reply = context.call(Request::Push(push)).await?;
     context.show(&reply)?;
     match reply {

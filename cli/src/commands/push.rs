@@ -2,6 +2,7 @@
 
 use shipfs_image::{
     control::{Push, Reply, Request, Source},
+    layer::estargz::CHUNK_BYTES,
     location::Location,
     names::Shape,
 };
@@ -25,7 +26,7 @@ pub(crate) struct Args {
     source: Source,
 
     /// Write it there instead, `docker://REGISTRY/NAME` for instance, and print its digest
-    #[arg(value_name = "SINK", conflicts_with_all = ["name", "layout", "serve"])]
+    #[arg(value_name = "SINK", conflicts_with_all = ["name", "layout", "serve", "estargz"])]
     to: Option<Location>,
 
     /// Call it this in the repository [default: the name it has in its archive]
@@ -35,6 +36,14 @@ pub(crate) struct Args {
     /// Make the CID name a directory that is a whole OCI layout, which keeps all digests (and signatures) as they are
     #[arg(long)]
     layout: bool,
+
+    /// Convert its layers to eStargz, so that stargz-snapshotter can mount them before they are there; digests change
+    #[arg(long)]
+    estargz: bool,
+
+    /// Bytes of a file that can be had without the rest of it
+    #[arg(long, value_name = "BYTES", requires = "estargz", default_value_t = CHUNK_BYTES)]
+    estargz_chunk_size: u64,
 
     #[command(flatten)]
     platforms: Platforms,
@@ -59,6 +68,7 @@ Examples:
   shipfs push tools:2 docker://registry.example/tools:2
   docker save alpine | shipfs push -
   shipfs push --serve oci:./build/image:latest
+  shipfs push --estargz alpine
   shipfs push --all-platforms --name tools:2 oci-archive:tools.tar";
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
@@ -72,7 +82,8 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
         return context.show(&reply);
     }
     let shape = if args.layout { Shape::Layout } else { Shape::Descriptor };
-    let push = Push { source: args.source, name: args.name, shape, platforms: args.platforms.into() };
+    let estargz = args.estargz.then_some(args.estargz_chunk_size);
+    let push = Push { source: args.source, name: args.name, shape, platforms: args.platforms.into(), estargz };
     let reply = context.call(Request::Push(push)).await?;
     context.show(&reply)?;
     let Reply::Pushed(pushed) = &reply else { return Ok(()) };

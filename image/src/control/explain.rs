@@ -24,6 +24,7 @@ use crate::{
     copy::CopyError,
     engine::EngineError,
     inspect::InspectError,
+    layer::estargz::ConvertError,
     names::NamesError,
     oci::DocumentError,
     plan::PlanError,
@@ -93,6 +94,9 @@ fn wrapped(error: Cause<'_>) -> Option<Cause<'_>> {
         return Some(&**inner);
     }
     if let Some(inner) = error.downcast_ref::<Box<StoreError>>() {
+        return Some(&**inner);
+    }
+    if let Some(inner) = error.downcast_ref::<Box<ConvertError>>() {
         return Some(&**inner);
     }
     if let Some(inner) = error.downcast_ref::<Box<DocumentError>>() {
@@ -346,6 +350,13 @@ fn image(error: Cause<'_>) -> Classified {
     }
     if let Some(SaveError::NoPlatform { .. }) = error.downcast_ref() {
         return platform();
+    }
+    if let Some(error) = error.downcast_ref::<ConvertError>() {
+        return Some(match error {
+            ConvertError::Toc(source) if source.kind() == std::io::ErrorKind::StorageFull => full(),
+            ConvertError::Toc(_) | ConvertError::Thread(_) => (FailureKind::Other, None),
+            _ => (FailureKind::Content, Some("without --estargz, it is pushed as it is")),
+        });
     }
     if error.is::<RootError>() || error.is::<BringError>() || error.is::<DocumentError>() {
         return Some((FailureKind::Content, None));

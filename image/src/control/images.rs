@@ -17,11 +17,12 @@ use crate::{
     copy,
     event::{Event, EventSink},
     inspect,
+    layer::estargz::CHUNK_RANGE,
     location::{Format, Location},
     names::{self, Image, NamesError, Shape},
     oci::{Platforms, descriptor},
     pull::{self, PullOptions},
-    push::{self, Naming, PushError, PushFrom, PushOptions},
+    push::{self, Conversion, Naming, PushError, PushFrom, PushOptions},
     reference::{Name, Reference},
     save,
     services::Services,
@@ -58,9 +59,20 @@ impl Images<'_> {
             Some(name) => Naming::As(parse_name(&name)?),
             None => Naming::Source,
         };
-        let options = PushOptions { platforms: platforms(&push.platforms)?, shape: push.shape, naming };
+        let estargz = push.estargz.map(|chunk_bytes| self.conversion(chunk_bytes)).transpose()?;
+        let options = PushOptions { platforms: platforms(&push.platforms)?, shape: push.shape, naming, estargz };
         let image = push::push(self.blobs, &from, &options, self.events).await.map_err(|error| explain(&error))?;
         Ok((Reply::Pushed(pushed(&image)), image))
+    }
+
+    /// How layers become eStargz.
+    fn conversion(&self, chunk_bytes: u64) -> Result<Conversion, Failure> {
+        if CHUNK_RANGE.contains(&chunk_bytes) {
+            return Ok(Conversion { chunk_bytes, ..Conversion::new(self.spool.to_owned()) });
+        }
+        let (least, most) = CHUNK_RANGE.into_inner();
+        let message = format!("chunks of {chunk_bytes} bytes: expected {least} to {most}");
+        Err(Failure::new(FailureKind::Usage, message))
     }
 
     /// Where an image is, and what it is called in the store: in the store, or in the place that was named; an image that is

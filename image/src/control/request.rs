@@ -128,6 +128,9 @@ pub struct Push {
     pub shape: Shape,
     /// What to take of an image for several platforms.
     pub platforms: PlatformChoice,
+    /// Bytes of a chunk, when its layers are to become eStargz.
+    #[serde(default)]
+    pub estargz: Option<u64>,
 }
 
 /// Arguments of [`Request::Pull`].
@@ -388,12 +391,14 @@ mod tests {
             source: Source::Place("oci:/a:tag".parse().expect("a location")),
             name: Some("x".into()),
             shape: Shape::Layout,
+            estargz: Some(4096),
             platforms: PlatformChoice::Only(vec!["linux/amd64".into()]),
         });
         let stored = Request::Push(Push {
             source: Source::Stored("alpine:3".parse().expect("a name")),
             name: None,
             shape: Shape::Descriptor,
+            estargz: None,
             platforms: PlatformChoice::All,
         });
         for request in [push, stored, save("oci-archive:-"), Request::Images, Request::Verify { repair: true }] {

@@ -14,7 +14,7 @@ use shipfs_node::{
 
 use crate::{
     oci::{Descriptor, Digest, Index, descriptor::IPFS_URL, media},
-    plan::{Body, Document, Plan},
+    plan::Plan,
 };
 
 /// The marker file of every layout that is written here.
@@ -77,46 +77,13 @@ fn rewrite(
         descriptor.urls = vec![url(&cid)];
         return Ok(descriptor);
     };
-    let bytes = rewrite_document(plan, document, cid_of_blob, documents)?;
+    let bytes = document.rewrite(|at| rewrite(plan, at, cid_of_blob, documents))?.bytes;
     let cid = cid_of_file(&bytes);
     descriptor.digest = Digest::of(&bytes);
     descriptor.size = bytes.len() as u64;
     descriptor.urls = vec![url(&cid)];
     documents.push(LinkedDocument { descriptor: descriptor.clone(), bytes, cid });
     Ok(descriptor)
-}
-
-fn rewrite_document(
-    plan: &Plan,
-    document: &Document,
-    cid_of_blob: &dyn Fn(&Digest) -> Option<Cid>,
-    documents: &mut Vec<LinkedDocument>,
-) -> Result<Bytes, LinkError> {
-    match &document.body {
-        Body::Manifest { manifest, config, layers } => {
-            let mut manifest = (**manifest).clone();
-            manifest.media_type = media::to_oci(&manifest.media_type).to_owned();
-            let linked = layers.iter().map(|at| rewrite(plan, *at, cid_of_blob, documents));
-            let linked = linked.collect::<Result<Vec<_>, _>>()?;
-            // An absent list stays `null`.
-            manifest.layers = manifest.layers.map(|_| linked);
-            manifest.config = rewrite(plan, *config, cid_of_blob, documents)?;
-            Ok(manifest.to_json().into())
-        }
-        Body::Index { index, taken } => {
-            let mut index = (**index).clone();
-            let media_type = media::to_oci(&index.media_type).to_owned();
-            if index.manifests().is_empty() && media_type == index.media_type {
-                // Nothing changed, so nothing is written anew: the bytes stay, whoever formatted them.
-                return Ok(document.bytes.clone());
-            }
-            index.media_type = media_type;
-            let linked = taken.iter().map(|at| rewrite(plan, *at, cid_of_blob, documents));
-            let linked = linked.collect::<Result<Vec<_>, _>>()?;
-            index.manifests = (!linked.is_empty()).then_some(linked);
-            Ok(index.to_json().into())
-        }
-    }
 }
 
 /// The `index.json` of a layout that holds one image: fixed bytes, whatever tool wrote the source.

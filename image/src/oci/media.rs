@@ -87,6 +87,13 @@ pub fn like(layer: &'static str, manifest: &str) -> &'static str {
     }
 }
 
+/// What OCI calls a layer of this type once it is compressed with gzip.
+pub fn to_gzip(media_type: &str) -> String {
+    let oci = if media_type == DOCKER_LAYER_ZSTD { LAYER_ZSTD } else { to_oci(media_type) };
+    let base = oci.strip_suffix("+zstd").or_else(|| oci.strip_suffix("+gzip")).unwrap_or(oci);
+    format!("{base}+gzip")
+}
+
 /// How a stream is compressed, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
@@ -150,6 +157,15 @@ mod tests {
             assert_eq!(to_oci(like(layer, DOCKER_MANIFEST)), layer);
         }
         assert_eq!(like(LAYER_ZSTD, DOCKER_MANIFEST), DOCKER_LAYER_ZSTD);
+    }
+
+    #[test]
+    fn layers_of_every_compression_have_a_name_with_gzip() {
+        for plain in [LAYER, LAYER_GZIP, LAYER_ZSTD, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_LAYER_ZSTD] {
+            assert_eq!(to_gzip(plain), LAYER_GZIP);
+        }
+        let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+        assert_eq!((to_gzip(DOCKER_FOREIGN), to_gzip(DOCKER_FOREIGN_GZIP)), (foreign.into(), foreign.into()));
     }
 
     #[test]

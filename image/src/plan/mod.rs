@@ -136,6 +136,30 @@ impl Plan {
         self.parts.iter().filter(|part| part.document.is_some() && seen.insert(&part.descriptor.digest)).collect()
     }
 
+    /// The image with other blobs, in OCI's media types: `replace` gives what stands in for a descriptor, and the documents
+    /// above are written anew.
+    pub(crate) fn with_blobs(&self, replace: impl Fn(&Descriptor) -> Option<Descriptor>) -> Self {
+        let mut parts = self.parts.clone();
+        // What a document refers to comes after it.
+        for at in (0..parts.len()).rev() {
+            let Some(document) = &parts[at].document else {
+                let part = &mut parts[at];
+                part.descriptor = replace(&part.descriptor).unwrap_or_else(|| part.descriptor.clone());
+                part.descriptor.media_type = media::to_oci(&part.descriptor.media_type).to_owned();
+                continue;
+            };
+            let child = |at: usize| Ok::<_, std::convert::Infallible>(parts[at].descriptor.clone());
+            let Ok(document) = document.rewrite(child);
+            let descriptor = &mut parts[at].descriptor;
+            descriptor.media_type = media::to_oci(&descriptor.media_type).to_owned();
+            descriptor.digest = Digest::of(&document.bytes);
+            descriptor.size = document.bytes.len() as u64;
+            (descriptor.urls, descriptor.data) = (Vec::new(), Vec::new());
+            parts[at].document = Some(document);
+        }
+        Self { parts }
+    }
+
     /// Bytes of all blobs and documents, each counted once.
     pub fn size(&self) -> u64 {
         self.once(|_| true).iter().map(|descriptor| descriptor.size).sum()
@@ -171,6 +195,40 @@ impl Plan {
         let mut seen = BTreeSet::new();
         let parts = self.parts.iter().filter(|part| wanted(part) && seen.insert(&part.descriptor.digest));
         parts.map(|part| &part.descriptor).collect()
+    }
+}
+
+impl Document {
+    /// The same document with other children, as Go's tools write it, and with OCI's media types. One that has none and is
+    /// OCI's stays as it is, whoever formatted it.
+    ///
+    /// # Errors
+    /// What `child` says, which gives the descriptor to refer to a part by.
+    pub(crate) fn rewrite<E>(&self, mut child: impl FnMut(usize) -> Result<Descriptor, E>) -> Result<Self, E> {
+        Ok(match &self.body {
+            Body::Manifest { manifest, config, layers } => {
+                let mut manifest = manifest.clone();
+                manifest.media_type = media::to_oci(&manifest.media_type).to_owned();
+                let children = layers.iter().map(|at| child(*at)).collect::<Result<Vec<_>, _>>()?;
+                // An absent list stays `null`.
+                manifest.layers = manifest.layers.map(|_| children);
+                manifest.config = child(*config)?;
+                let bytes = manifest.to_json().into();
+                Self { bytes, body: Body::Manifest { manifest, config: *config, layers: layers.clone() } }
+            }
+            Body::Index { index, taken } => {
+                let media_type = media::to_oci(&index.media_type).to_owned();
+                if index.manifests().is_empty() && media_type == index.media_type {
+                    return Ok(self.clone());
+                }
+                let mut index = index.clone();
+                index.media_type = media_type;
+                let children = taken.iter().map(|at| child(*at)).collect::<Result<Vec<_>, _>>()?;
+                index.manifests = (!children.is_empty()).then_some(children);
+                let bytes = index.to_json().into();
+                Self { bytes, body: Body::Index { index, taken: taken.clone() } }
+            }
+        })
     }
 }
 

@@ -5,8 +5,11 @@
 //! [`plan`](crate::plan), [`link`] and [`names`]. Nothing is announced here, and nothing is
 //! named before all of it is durable.
 
+mod config;
+mod estargz;
 mod layout;
 mod origin;
+mod pipe;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,10 +20,12 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use shipfs_node::Cid;
 
 pub(crate) use self::origin::Origin;
+pub use self::{config::ConfigError, estargz::Conversion};
 use crate::{
     blobs::{Added, Blobs, BlobsError, Content, Expected},
     bring::BringError,
     event::{BlobKind, Event, EventSink, Outcome},
+    layer::estargz::ConvertError,
     link::{self, LinkError},
     names::{self, Image, NamesError, Note, Shape},
     oci::{Descriptor, Digest, Platforms, media},
@@ -54,6 +59,8 @@ pub struct PushOptions {
     pub shape: Shape,
     /// What it is called.
     pub naming: Naming,
+    /// Whether its layers become such that can be mounted before they are there, and how.
+    pub estargz: Option<Conversion>,
 }
 
 /// What an image is called in the store.
@@ -90,7 +97,11 @@ pub async fn push(
     if plan.selects_nothing() {
         return Err(PushError::NoPlatform { wanted: selector.to_string(), have: plan.platforms().1.join(", ") });
     }
-    let push = Push { blobs, origin: &origin, events };
+    let mut push = Push { blobs, origin: &origin, events, made: BTreeMap::new() };
+    let plan = match &options.estargz {
+        Some(conversion) => push.convert_layers(plan, conversion, options.shape).await?,
+        None => plan,
+    };
     let mut image = match options.shape {
         Shape::Descriptor => push.descriptor_root(&plan).await?,
         Shape::Layout => push.layout_root(&plan, &options.platforms).await?,
@@ -112,6 +123,8 @@ struct Push<'p> {
     blobs: &'p dyn Blobs,
     origin: &'p Origin<'p>,
     events: &'p dyn EventSink,
+    /// Blobs that were made here, and so are in no other place; told already.
+    made: BTreeMap<Digest, Added>,
 }
 
 impl Push<'_> {
@@ -167,6 +180,9 @@ impl Push<'_> {
 
     /// Adds one blob, unless it is here.
     async fn add(&self, blob: &Descriptor) -> Result<Added, PushError> {
+        if let Some(made) = self.made.get(&blob.digest) {
+            return Ok(*made);
+        }
         let name = blob.digest.to_string();
         self.events.emit(Event::Started { digest: name.clone(), kind: media::kind(&blob.media_type), size: blob.size });
         let progress = |bytes| self.events.emit(Event::Progress { digest: name.clone(), bytes });
@@ -221,6 +237,24 @@ pub enum PushError {
         /// Why.
         #[source]
         source: Box<BlobsError>,
+    },
+    /// A layer could not be converted.
+    #[error("layer `{digest}` cannot be converted to eStargz")]
+    Convert {
+        /// The layer.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: Box<ConvertError>,
+    },
+    /// A configuration could not be changed.
+    #[error("configuration `{digest}` cannot be changed to what its layers became")]
+    Config {
+        /// The configuration.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: ConfigError,
     },
     /// A directory could not be stored.
     #[error("the layout's directories cannot be stored")]

@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, Read},
+    path::Path,
     sync::Arc,
 };
 
@@ -13,7 +14,7 @@ use sha2::{Digest as _, Sha512};
 
 use super::{PushError, PushFrom};
 use crate::{
-    blobs::{Added, Blobs, BlobsError, Content, Expected, Progress},
+    blobs::{Added, Blobs, BlobsError, Body, Content, Expected, Progress, Want},
     bring::{Bringer, blocking},
     oci::{Descriptor, Digest, MAX_DOCUMENT_BYTES},
     reference::Name,
@@ -30,6 +31,14 @@ pub(crate) struct Origin<'b> {
 enum Place {
     Source { source: Arc<dyn Source>, image: Listed },
     Stored(Root),
+}
+
+/// A blob that was opened.
+enum Opened {
+    /// Unchecked.
+    Content(Content),
+    /// Checked on its way.
+    Checked(Body),
 }
 
 impl<'b> Origin<'b> {
@@ -96,28 +105,18 @@ impl<'b> Origin<'b> {
             progress(found.size);
             return Ok(found);
         }
-        let failed = |source| PushError::Blob { digest: blob.digest.clone(), source: Box::new(source) };
-        let content = match &self.place {
-            Place::Source { source, .. } => {
-                let (opening, wanted) = (Arc::clone(source), blob.clone());
-                match (blocking(move || opening.open(&wanted)).await, blob.inlined()) {
-                    (Err(SourceError::Missing { .. }), Some(inlined)) => {
-                        Content::Bytes(Bytes::copy_from_slice(inlined))
-                    }
-                    (Err(SourceError::Missing { .. } | SourceError::Registry(_)), None)
-                        if blob.ipfs_cid().is_some() =>
-                    {
-                        return self.fetch(blob, progress).await;
-                    }
-                    (opened, _) => opened?,
+        let content = match self.open_blob(blob).await? {
+            Opened::Content(content) => content,
+            Opened::Checked(body) => {
+                if let Some(found) = self.find(blob).await? {
+                    progress(found.size);
+                    return Ok(found);
                 }
-            }
-            Place::Stored(root) => {
-                // Here under another CID, or not here any more: either way it comes with its own check.
-                let file = Bringer::new(self.blobs, root, &()).blob(blob).await?;
-                file.body.into_content().map_err(|source| failed(BlobsError::Content(source)))?
+                // Here now, under the CID of whoever pushed it, or laid aside.
+                body.into_content().map_err(|source| unreadable(blob, source))?
             }
         };
+        let failed = |source| PushError::Blob { digest: blob.digest.clone(), source: Box::new(source) };
         match blob.digest.sha256() {
             Some(digest) => {
                 let expected = Expected { digest, size: blob.size };
@@ -129,25 +128,69 @@ impl<'b> Origin<'b> {
                     move || Checked::new(content, &blob)
                 })
                 .await;
-                let content = Content::Reader(Box::new(checked.map_err(|source| failed(BlobsError::Content(source)))?));
+                let content = Content::Reader(Box::new(checked.map_err(|source| unreadable(blob, source))?));
                 self.blobs.add(content, None, progress).await.map_err(failed)
             }
         }
     }
 
-    /// Fetches a blob that its source lacks from where the image itself says it is.
-    async fn fetch(&self, blob: &Descriptor, progress: Progress<'_>) -> Result<Added, PushError> {
-        let root = Root::of_urls(blob.clone());
-        let file = Bringer::new(self.blobs, &root, &()).blob(blob).await?;
-        progress(file.size);
-        match self.find(blob).await? {
-            Some(found) => Ok(found),
-            // Here now, under the CID of whoever pushed it.
-            None => {
-                let failed = |source| PushError::Blob { digest: blob.digest.clone(), source: Box::new(source) };
-                let content = file.body.into_content().map_err(|source| failed(BlobsError::Content(source)))?;
-                self.blobs.add(content, None, progress).await.map_err(failed)
+    /// The bytes of a blob, checked, as something that can be read more than once: what is a stream is laid aside in `spool`,
+    /// in a file without a name.
+    pub(super) async fn body(&self, blob: &Descriptor, spool: &Path) -> Result<Body, PushError> {
+        if let Some(found) = self.find(blob).await? {
+            let want = Want::Exactly(Expected { digest: found.digest, size: found.size });
+            let failed = |source| PushError::Blob { digest: blob.digest.clone(), source: Box::new(source) };
+            return Ok(self.blobs.fetch(&found.cid, want, &|_| {}).await.map_err(failed)?.body);
+        }
+        let content = match self.open_blob(blob).await? {
+            Opened::Content(content) => content,
+            Opened::Checked(body) => return Ok(body),
+        };
+        let (wanted, spool) = (blob.clone(), spool.to_owned());
+        let laid = blocking(move || -> Result<Body, SourceError> {
+            let failed = |source| SourceError::Read { what: wanted.digest.to_string(), source };
+            let body = match content {
+                Content::File(path) => Body::File(path),
+                Content::Bytes(bytes) => Body::Bytes(bytes),
+                Content::Reader(reader) => {
+                    let spooling = |source| SourceError::Spool { path: spool.clone(), source };
+                    let mut file = source::nameless(&spool).map_err(spooling)?;
+                    io::copy(&mut reader.take(wanted.size + 1), &mut file).map_err(failed)?;
+                    Body::Spooled(Arc::new(file))
+                }
+            };
+            let mut counted = body.open().map_err(failed)?.take(wanted.size + 1);
+            let matches = wanted.digest.matches_reader(&mut counted).map_err(failed)?;
+            let got_size = wanted.size + 1 - counted.limit();
+            if !matches || got_size != wanted.size {
+                return Err(SourceError::Mismatch { expected: wanted.digest.clone(), size: wanted.size, got_size });
             }
+            Ok(body)
+        });
+        Ok(laid.await?)
+    }
+
+    /// Opens a blob where the image is, or where the image says it is.
+    async fn open_blob(&self, blob: &Descriptor) -> Result<Opened, PushError> {
+        let source = match &self.place {
+            Place::Source { source, .. } => source,
+            Place::Stored(root) => {
+                // Here under another CID, or not here any more: either way it comes with its own check.
+                let file = Bringer::new(self.blobs, root, &()).blob(blob).await?;
+                return Ok(Opened::Checked(file.body));
+            }
+        };
+        let (opening, wanted) = (Arc::clone(source), blob.clone());
+        match (blocking(move || opening.open(&wanted)).await, blob.inlined()) {
+            (Err(SourceError::Missing { .. }), Some(inlined)) => {
+                Ok(Opened::Content(Content::Bytes(Bytes::copy_from_slice(inlined))))
+            }
+            (Err(SourceError::Missing { .. } | SourceError::Registry(_)), None) if blob.ipfs_cid().is_some() => {
+                let root = Root::of_urls(blob.clone());
+                let file = Bringer::new(self.blobs, &root, &()).blob(blob).await?;
+                Ok(Opened::Checked(file.body))
+            }
+            (opened, _) => Ok(Opened::Content(opened?)),
         }
     }
 
@@ -157,6 +200,10 @@ impl<'b> Origin<'b> {
             None => Ok(None),
         }
     }
+}
+
+fn unreadable(blob: &Descriptor, source: io::Error) -> PushError {
+    PushError::Blob { digest: blob.digest.clone(), source: Box::new(BlobsError::Content(source)) }
 }
 
 /// A reader that fails at its end, or past it, when the bytes are not those of a descriptor with SHA-512.

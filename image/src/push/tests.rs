@@ -23,7 +23,7 @@ fn from_path(path: &Path) -> PushFrom {
 }
 
 fn options(shape: Shape) -> PushOptions {
-    PushOptions { platforms: Platforms::All, shape, naming: Naming::Cid }
+    PushOptions { platforms: Platforms::All, shape, ..PushOptions::default() }
 }
 
 #[derive(Default)]

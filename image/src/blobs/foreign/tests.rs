@@ -44,7 +44,8 @@ fn source(path: &str) -> PushFrom {
 }
 
 fn named(name: &str, shape: Shape) -> PushOptions {
-    PushOptions { naming: Naming::As(name.parse().expect("a name")), shape, platforms: Platforms::All }
+    let naming = Naming::As(name.parse().expect("a name"));
+    PushOptions { naming, shape, platforms: Platforms::All, ..PushOptions::default() }
 }
 
 async fn push(blobs: &ForeignBlobs, name: &str, shape: Shape) -> Image {
