@@ -22,6 +22,7 @@ mod registry_tls;
 mod rpc;
 mod run_containerd;
 mod rust_ipfs;
+mod stargz;
 mod unpack;
 mod upstream;
 mod write_layer;

@@ -3,8 +3,10 @@
 //! They reach no network but loopback, and end when they are dropped. Those that need root are started by privileged tests.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::program::{Running, run};
 
@@ -46,6 +48,14 @@ impl Containerd {
     /// # Panics
     /// When it does not start.
     pub fn of(programs: &Path, folder: &Path) -> Self {
+        Self::with_snapshotter(programs, folder, None)
+    }
+
+    /// As [`Containerd::of`], with a snapshotter of this name that another program serves at this socket.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn with_snapshotter(programs: &Path, folder: &Path, snapshotter: Option<(&str, &Path)>) -> Self {
         let (socket, root, config) = (folder.join("c.sock"), folder.join("root"), folder.join("config.toml"));
         fs::create_dir_all(folder).expect("a folder");
         // Kubernetes' part, whose name changed, and a folder of the system's that no test should make.
@@ -55,10 +65,13 @@ impl Containerd {
             (3, r#""io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri""#)
         };
         let (state, streams) = (folder.join("state"), folder.join("c.sock.ttrpc"));
-        let text = format!(
+        let mut text = format!(
             "version = {version}\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = [{without}]\n\
              [grpc]\naddress = {socket:?}\n[ttrpc]\naddress = {streams:?}\n"
         );
+        if let Some((name, address)) = snapshotter {
+            text.push_str(&format!("[proxy_plugins.{name}]\ntype = \"snapshot\"\naddress = {address:?}\n"));
+        }
         fs::write(&config, text).expect("writes");
         let (programs, room) = (programs.to_owned(), folder.to_owned());
         let mut containerd = Self { daemon: None, programs, room, socket, root };
@@ -105,6 +118,46 @@ impl Containerd {
         command.arg("--address").arg(&self.socket).args(["--namespace", "default", "--cgroup-manager", "cgroupfs"]);
         command.arg("--data-root").arg(self.room.join("nerdctl"));
         command
+    }
+}
+
+/// The snapshotter of stargz, which mounts layers before they are there, for the containerd that uses it.
+pub struct Stargz {
+    // First, so that it ends, and unmounts what it mounted, before its folder goes.
+    _daemon: Running,
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Where it keeps and mounts layers.
+    pub root: PathBuf,
+}
+
+impl Stargz {
+    /// Starts it so that it fetches nothing but what is read; its files lie in `folder`, and layers that say where they are
+    /// on IPFS come from the node whose repository is `ipfs`, where there is one.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start(program: &Path, folder: &Path, ipfs: &Path) -> Self {
+        let (socket, root) = (folder.join("s.sock"), folder.join("snapshots"));
+        fs::create_dir_all(folder).expect("a folder");
+        let mut command = bare(program, Path::new("/usr/bin"), folder);
+        command.env("IPFS_PATH", ipfs).arg("-lazy").arg("-address").arg(&socket).arg("-root").arg(&root);
+        let daemon = Running::spawn(&mut command).expect("it starts");
+        let end = Instant::now() + Duration::from_secs(20);
+        while UnixStream::connect(&socket).is_err() {
+            assert!(Instant::now() < end, "{} does not serve", program.display());
+            std::thread::yield_now();
+        }
+        Self { _daemon: daemon, socket, root }
+    }
+
+    /// The layers that it has mounted: their number in `/proc/mounts`.
+    ///
+    /// # Panics
+    /// When there are no mounts to be seen.
+    pub fn mounted(&self) -> usize {
+        let (mounts, root) = (fs::read_to_string("/proc/mounts").expect("mounts"), self.root.display().to_string());
+        mounts.lines().filter(|line| line.contains(" fuse") && line.contains(&root)).count()
     }
 }
 

@@ -221,6 +221,14 @@ pub fn tool(test: &str, name: &str) -> bool {
     require(test, here, name)
 }
 
+/// Whether a device is here. Without it, a test is skipped, loudly; in CI it fails.
+///
+/// # Panics
+/// In CI (`CI` is set) without the device.
+pub fn device(test: &str, path: &str) -> bool {
+    require(test, Path::new(path).exists(), path)
+}
+
 #[expect(clippy::print_stderr, reason = "a test that is skipped says so where the person who runs it looks")]
 pub(crate) fn require(test: &str, here: bool, what: &str) -> bool {
     if !here {

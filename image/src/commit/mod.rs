@@ -86,7 +86,7 @@ pub async fn commit(
     let documents = BTreeMap::from([(manifest.config.digest.clone(), config), (top.digest.clone(), bytes)]);
     let made = Made { listed: [Listed::from(top)], documents };
     let naming = options.name.clone().map_or(Naming::Cid, Naming::As);
-    let options = PushOptions { platforms: Platforms::All, shape: root.shape(), naming };
+    let options = PushOptions { platforms: Platforms::All, shape: root.shape(), naming, ..PushOptions::default() };
     Ok(push::push(blobs, &PushFrom::Source(Arc::new(made), None), &options, events).await?)
 }
 

@@ -206,8 +206,17 @@ async fn about_images(
     let is_private = options.private_only;
     // The daemon keeps what it is given, so it is given nothing that an image might not want.
     let aside = Aside::Folder(spool.clone());
-    let images =
-        Images { blobs: &foreign, also: Some(own.records()), aside, stream, services, is_offline, is_private, events };
+    let images = Images {
+        blobs: &foreign,
+        also: Some(own.records()),
+        aside,
+        spool,
+        stream,
+        services,
+        is_offline,
+        is_private,
+        events,
+    };
     match request {
         Request::Push(push) => Ok(images.push(push).await?.0),
         Request::Load { from } => Ok(images.load(from).await?.0),

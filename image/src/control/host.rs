@@ -260,10 +260,11 @@ impl Host {
             Arc::new(LocalBlobs(embedded))
         };
         let store = IntoStore { blobs: Arc::clone(&blobs), runtime: Handle::current(), wants_layouts: false };
-        let (aside, services) = (Aside::Store(store), &options.services);
+        let (aside, spool, services) = (Aside::Store(store), &self.node.config().repository, &options.services);
         let is_offline = options.network == Some(NetworkChoice::Offline);
         let is_private = options.private_only || matches!(network.network, Network::Private(_));
-        let images = Images { blobs: &*blobs, also: None, aside, stream, services, is_offline, is_private, events };
+        let images =
+            Images { blobs: &*blobs, also: None, aside, spool, stream, services, is_offline, is_private, events };
         match request {
             Request::Push(push) => {
                 let pushing: BoxFuture<'_, _> = Box::pin(images.push(push));

@@ -3,7 +3,7 @@
 //! Imports the operations of this crate and nothing of nodes or sockets: turns a request into their arguments and what
 //! they give into a reply.
 
-use std::{fs::File, sync::Arc};
+use std::{fs::File, path::Path, sync::Arc};
 
 use shipfs_node::Cid;
 
@@ -37,6 +37,8 @@ pub(super) struct Images<'v> {
     pub(super) also: Option<&'v dyn Records>,
     /// Where what can be read only once is kept.
     pub(super) aside: Aside,
+    /// A folder for files without names.
+    pub(super) spool: &'v Path,
     /// The standard stream of the user's process, if the verb reads or writes it.
     pub(super) stream: Option<File>,
     /// Where the services of other programs are.

@@ -114,3 +114,18 @@ fn a_container_keeps_nobody_from_the_repository(lab: &Lab) {
     drop(daemon);
     program::run(lab.shipfs(&["rm", "--force", "one"]));
 }
+
+/// What a snapshotter hides of such a layer is there when it is unpacked, as with every other tool.
+#[test]
+fn privileged_converted_images_run_like_all_others() {
+    let Some(lab) = Lab::new("privileged_converted_images_run_like_all_others", super::Way::ROOT) else { return };
+    let converted = program::run(lab.shipfs(&["--quiet", "push", "--estargz", &lab.cid]));
+    let command = ["sh", "-c", "ls /data /data/hidden; cat /usr/kept; stat -c %a /tmp; stat -c %u:%g /srv"];
+    let run = |image: &str| program::run(lab.shipfs(&[&["run", "--rm", image], &command[..]].concat()));
+    assert_eq!(run(converted.trim()), run(&lab.cid));
+    let all = program::run(lab.shipfs(&["run", "--rm", converted.trim(), "ls", "-A", "/"]));
+    for name in [".no.prefetch.landmark", "stargz.index.json"] {
+        assert!(all.lines().any(|line| line == name), "{all}");
+    }
+    lab.assert_clean();
+}
