@@ -64,6 +64,7 @@ Commands:
   stop        Ask containers to end, and end those that do not
   kill        Send a signal to containers
   rm          Remove containers that have ended
+  commit      Make an image of a container, and print its CID
   build       Build an image from a Dockerfile, with `ipfs://CID` in it, by whatever builder is here
   gc          Free the space of everything that no image, pin or running command needs
   verify      Hash everything in the repository and say what is damaged

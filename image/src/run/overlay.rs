@@ -20,8 +20,6 @@ pub(crate) const UPPER: &str = "upper";
 const WORK: &str = "work";
 /// Links to the layers, named so briefly that hundreds fit into one page of mount options.
 const LINKS: &str = "l";
-/// What the kernel may not keep in a way that no layer has words for: part of a file, or a directory under another name.
-const IN_FULL: &str = ",redirect_dir=off,metacopy=off";
 /// Most layers that overlayfs takes.
 pub(crate) const MAX_LAYERS: usize = 500;
 
@@ -78,7 +76,7 @@ pub(crate) fn lay_out(layers: &[PathBuf]) -> io::Result<Layout> {
 /// Mounts `layers`, lowest first, at [`ROOT`] of the working directory. With `is_short_lived`, what the container writes
 /// is not synced when it ends.
 pub(crate) fn mount(layers: &[PathBuf], is_short_lived: bool, options: &str) -> io::Result<()> {
-    let data = format!("{}{IN_FULL}{options}", lay_out(layers)?.options());
+    let data = format!("{}{options}", lay_out(layers)?.options());
     let mount = |data: String| {
         let data = std::ffi::CString::new(data)?;
         Ok(rustix::mount::mount("overlay", ROOT, "overlay", MountFlags::empty(), Some(data.as_c_str()))?)

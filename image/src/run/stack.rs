@@ -14,7 +14,10 @@ use std::{
 use super::{RunError, fuse::Fuse, overlay, settings::RootWay};
 use crate::layer::merge::merge;
 
-/// What an overlay is told that a user mounts.
+/// What an overlay is told that root mounts: to keep nothing in a way that no layer has words for, which are part of a file,
+/// and a directory under another name.
+const FOR_ROOT: &str = ",redirect_dir=off,metacopy=off";
+/// What an overlay is told that a user mounts. It does neither by itself then, and must not be told so.
 const FOR_USERS: &str = ",userxattr";
 
 /// A root that is there.
@@ -61,7 +64,7 @@ impl Stack {
     }
 
     fn attempt(&mut self, layers: &[PathBuf], is_short_lived: bool, is_rootless: bool) -> io::Result<()> {
-        let options = if is_rootless { FOR_USERS } else { "" };
+        let options = if is_rootless { FOR_USERS } else { FOR_ROOT };
         match self.way {
             RootWay::Overlay => overlay::mount(layers, is_short_lived, options),
             RootWay::FuseOverlayfs => {
