@@ -48,6 +48,11 @@ pub(super) const FORGIVEN_AFTER: Duration = Duration::from_secs(15);
 /// that it has: TCP waits for as long again as a link was cut before it tries, a new connection gets through at once. Every
 /// such connection that brought nothing doubles it, up to sixteen times.
 pub(super) const REDIAL_AFTER: Duration = Duration::from_secs(2);
+/// A peer is silent after so many times the longest pause between bytes of late: over a slow link, they come in lumps, as
+/// muxers hand on whole frames only.
+const SILENT_PAUSES: u32 = 3;
+/// What is left of a long pause in what is expected of the next one.
+const PAUSE_MEMORY: f64 = 0.9;
 /// How often it is dialled while it cannot be reached: with the system's own second try after a second, one try a second.
 const REDIAL_INTERVAL: Duration = Duration::from_secs(2);
 /// Blocks remembered as asked for and not received: what may still come late. Far more than any window.
@@ -122,6 +127,8 @@ pub(super) struct Source {
     progress: (u64, Option<Instant>),
     /// The last byte that came, or the time since when something is asked of it.
     heard: (u64, Instant),
+    /// The longest time without a byte of late, while something was asked.
+    pause: Duration,
     /// Connections that were made in place of another since.
     moves: u32,
     redialled: Option<Instant>,
@@ -150,6 +157,8 @@ impl Source {
             last_block: None,
             progress: (arriving.load(Ordering::Relaxed), None),
             heard: (arriving.load(Ordering::Relaxed), now),
+            // Until more is known, it may be a slow one.
+            pause: REDIAL_AFTER,
             moves: 0,
             redialled: None,
             arriving,
@@ -266,14 +275,16 @@ impl Source {
     pub(super) fn is_to_be_redialled(&mut self, now: Instant) -> bool {
         let arrived = self.arriving.load(Ordering::Relaxed);
         if arrived != self.heard.0 {
+            self.pause = now.duration_since(self.heard.1).max(self.pause.mul_f64(PAUSE_MEMORY));
             (self.moves, self.redialled) = (0, None);
         }
         if arrived != self.heard.0 || self.asked.is_empty() || !self.is_proven() {
             self.heard = (arrived, now);
             return false;
         }
-        let silent = now.duration_since(self.heard.1) >= REDIAL_AFTER * (1 << self.moves.min(4));
-        let is_time = silent && self.redialled.is_none_or(|at| now.duration_since(at) >= REDIAL_INTERVAL);
+        let bearable = REDIAL_AFTER.max(self.pause * SILENT_PAUSES) * (1 << self.moves.min(4));
+        let is_silent = now.duration_since(self.heard.1) >= bearable;
+        let is_time = is_silent && self.redialled.is_none_or(|at| now.duration_since(at) >= REDIAL_INTERVAL);
         if is_time {
             self.redialled = Some(now);
         }
