@@ -288,8 +288,8 @@ fn privileged_a_pull_outlives_a_partition() {
     const HOLDERS: [usize; 2] = [1, 2];
     /// How long nobody can be reached.
     const CUT: Duration = Duration::from_secs(8);
-    /// What a new connection takes, on a busy machine, and an eighth of the image.
-    const GOES_ON_WITHIN: Duration = Duration::from_secs(5);
+    /// Far more than a new connection and an eighth of the image take: it goes on by itself, how fast is reported.
+    const GOES_ON_WITHIN: Duration = Duration::from_secs(20);
     if !privileged("privileged_a_pull_outlives_a_partition") {
         return;
     }
