@@ -14,7 +14,8 @@ use clap::{
     error::{ContextValue, ErrorKind},
 };
 use shipfs_image::{
-    control::{self, NetworkChoice, Options, PlatformChoice},
+    control::{self, Failure, NetworkChoice, Options, PlatformChoice},
+    crypt::{KeyFile, Recipient},
     services::Services,
 };
 
@@ -163,6 +164,32 @@ pub(crate) struct Platforms {
     /// Take every platform of the image
     #[arg(long)]
     all_platforms: bool,
+}
+
+/// What opens encrypted layers.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Keys {
+    /// File of a private key, if the layers are encrypted: RSA or EC, in PEM, DER or a JWK; may be repeated
+    #[arg(long = "key", value_name = "FILE")]
+    names: Vec<String>,
+}
+
+impl Keys {
+    /// Whether there are any.
+    pub(crate) fn are_given(&self) -> bool {
+        !self.names.is_empty()
+    }
+
+    /// Reads them: who names a key can read it, and whoever holds the repository need not.
+    pub(crate) fn read(&self) -> Result<Vec<KeyFile>, Failure> {
+        self.names.iter().map(|name| KeyFile::read(name).map_err(|error| error.failure())).collect()
+    }
+}
+
+/// Reads the keys of recipients, several of which may stand between commas.
+pub(crate) fn recipients(texts: &[String]) -> Result<Vec<Recipient>, Failure> {
+    let all = texts.iter().flat_map(|text| text.split(',')).filter(|text| !text.is_empty());
+    all.map(|text| Recipient::read(text).map_err(|error| error.failure())).collect()
 }
 
 /// Where other programs' services are, for verbs that images come from or go to by way of them.

@@ -1,6 +1,6 @@
 //! Makes one blob of an image lie here, checked against its descriptor.
 //!
-//! Imports [`blobs`](crate::blobs), [`oci`](crate::oci), [`root`](crate::root) and [`event`](crate::event). Whatever comes
+//! Imports [`blobs`](crate::blobs), [`crypt`](crate::crypt), [`oci`](crate::oci), [`root`](crate::root) and [`event`](crate::event). Whatever comes
 //! out was hashed to the digest it is known by; inlined data is used only when it is what the descriptor names.
 
 use std::{
@@ -14,6 +14,7 @@ use shipfs_node::Cid;
 
 use crate::{
     blobs::{BlobFile, Blobs, BlobsError, Body, Content, Expected, Want},
+    crypt::{Changed, CryptError},
     event::{BlobKind, Event, EventSink, Outcome},
     oci::{Descriptor, Digest, MAX_DOCUMENT_BYTES, media},
     root::{Root, RootError},
@@ -68,6 +69,17 @@ impl<'b> Bringer<'b> {
         let outcome = if file.existed { Outcome::Present } else { Outcome::Fetched };
         emit(Event::Finished { digest: digest.to_string(), outcome });
         Ok(file)
+    }
+
+    /// Brings a blob of the image, or of what `changed` makes of it. A layer that is opened was authenticated.
+    pub(crate) async fn body(&self, blob: &Descriptor, changed: Option<&Changed>) -> Result<Body, BringError> {
+        if let Some(bytes) = changed.and_then(|changed| changed.document(&blob.digest)) {
+            return Ok(Body::Bytes(bytes));
+        }
+        match changed.and_then(|changed| Some((changed, changed.sealed(&blob.digest)?))) {
+            Some((changed, sealed)) => Ok(changed.opened(&blob.digest, self.blob(sealed).await?.body).await?),
+            None => Ok(self.blob(blob).await?.body),
+        }
     }
 
     /// Brings a file of a layout of which nothing is known but its digest, and a bound of its size.
@@ -149,6 +161,9 @@ pub enum BringError {
         #[source]
         source: Box<BlobsError>,
     },
+    /// Its layers cannot be opened.
+    #[error(transparent)]
+    Crypt(#[from] CryptError),
     /// It has another size than its descriptor says.
     #[error("blob `{digest}` has {got} bytes, its descriptor says {expected}")]
     Size {

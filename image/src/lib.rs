@@ -3,7 +3,7 @@
 //! Reading order: [`event`] (what a running verb tells), [`blobs`] (the seam to storage), [`oci`] (documents),
 //! [`mod@reference`] and [`location`] (what a user types), [`services`], [`programs`], [`registry_client`],
 //! [`containerd`] and [`engine`] (what other programs offer), [`source`] (where images come from), [`plan`] (which blobs an image
-//! consists of), [`link`] (digests to CIDs), [`push`], [`root`] (what a CID turns out to be), [`bring`] (blobs, checked),
+//! consists of), [`crypt`] (layers that only some can read), [`link`] (digests to CIDs), [`push`], [`root`] (what a CID turns out to be), [`bring`] (blobs, checked),
 //! [`pull`], [`inspect`], [`names`] (what is kept), [`sink`], [`save`] and [`mod@copy`] (where images go to), [`layer`] and
 //! [`run`] (images as containers), [`commit`] (containers as images), [`build`] (Dockerfiles that name CIDs), [`control`] (the verbs of other processes),
 //! [`registry`] (the same behind the protocol of registries).
@@ -17,6 +17,7 @@ pub mod commit;
 pub mod containerd;
 pub mod control;
 pub mod copy;
+pub mod crypt;
 pub mod engine;
 pub mod event;
 pub mod inspect;

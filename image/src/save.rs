@@ -11,6 +11,7 @@ use shipfs_node::Cid;
 use crate::{
     blobs::{Blobs, Body},
     bring::{BringError, Bringer, blocking},
+    crypt::Changed,
     event::{Event, EventSink, Outcome},
     inspect,
     oci::{Descriptor, Digest, Platforms, media},
@@ -45,13 +46,14 @@ pub async fn save(
     if plan.selects_nothing() {
         return Err(SaveError::NoPlatform { wanted: selector.to_string(), have: plan.platforms().1.join(", ") });
     }
-    write(&bringer, plan, name, sink, events).await
+    write(&bringer, plan, None, name, sink, events).await
 }
 
-/// Writes a planned image, whose blobs `bringer` brings.
+/// Writes a planned image, whose blobs `bringer` brings, or what was `changed` in it.
 pub(crate) async fn write(
     bringer: &Bringer<'_>,
     plan: Plan,
+    changed: Option<&Changed>,
     name: Option<&Name>,
     sink: Box<dyn Sink>,
     events: &dyn EventSink,
@@ -61,7 +63,7 @@ pub(crate) async fn write(
         None => None,
     };
     let (sink, plan, name) = accepted(sink, plan, name.cloned(), config).await?;
-    let read = |blob: Descriptor| async move { Ok::<_, SaveError>(bringer.blob(&blob).await?.body) };
+    let read = |blob: Descriptor| async move { Ok::<_, SaveError>(bringer.body(&blob, changed).await?) };
     let sink = write_blobs(sink, &plan, read, READ_AHEAD, events).await?;
     let wanted = plan.top().descriptor.digest.clone();
     let top = blocking(move || sink.finish(&Image { plan: &plan, name: name.as_ref(), config: None })).await?;

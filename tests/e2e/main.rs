@@ -1,6 +1,7 @@
 //! What a user sees: the programs, end to end. One binary; a file of tests a topic.
 
 mod crash;
+mod encrypted;
 mod estargz;
 mod full_disk;
 mod hosts;

@@ -7,6 +7,7 @@ mod build;
 mod containerd;
 mod cosign;
 mod docker;
+mod encrypted;
 mod helia;
 mod kubo;
 mod matrix;

@@ -14,14 +14,14 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// A containerd, and nerdctl on it.
-struct Nerdctl {
+pub(crate) struct Nerdctl {
     containerd: Containerd,
     _folder: TempDir,
     program: PathBuf,
 }
 
 impl Nerdctl {
-    fn start(program: &Path) -> Self {
+    pub(crate) fn start(program: &Path) -> Self {
         let folder = TempDir::new().expect("a temporary directory");
         Self { containerd: Containerd::start(folder.path()), _folder: folder, program: program.to_owned() }
     }
@@ -32,12 +32,20 @@ impl Nerdctl {
         command
     }
 
-    fn nerdctl(&self, kubo: &Kubo, arguments: &[&str]) -> String {
-        run(self.containerd.nerdctl(&self.program).env("IPFS_PATH", kubo.repository()).args(arguments))
+    /// A command of it, with Kubo for images on IPFS.
+    pub(crate) fn command(&self, kubo: &Kubo, arguments: &[&str]) -> Command {
+        let mut command = self.containerd.nerdctl(&self.program);
+        command.env("IPFS_PATH", kubo.repository()).args(arguments);
+        command
+    }
+
+    /// Runs such a command and gives what it prints.
+    pub(crate) fn nerdctl(&self, kubo: &Kubo, arguments: &[&str]) -> String {
+        run(&mut self.command(kubo, arguments))
     }
 
     /// The digests of all its content, in hexadecimal, each checked against its bytes.
-    fn content(&self) -> BTreeSet<String> {
+    pub(crate) fn content(&self) -> BTreeSet<String> {
         let listed = run(self.ctr().args(["content", "ls", "--quiet"]));
         let digests: BTreeSet<_> = listed.lines().map(|line| line.trim_start_matches("sha256:").to_owned()).collect();
         for digest in &digests {
@@ -54,7 +62,7 @@ fn source() -> PathBuf {
 }
 
 /// Everything that the test needs; `None` when something is not here.
-fn needed(test: &str) -> Option<PathBuf> {
+pub(crate) fn needed(test: &str) -> Option<PathBuf> {
     let here = privileged(test) && tool(test, "containerd") && tool(test, "ctr");
     if here { program(test, "nerdctl") } else { None }
 }

@@ -12,6 +12,7 @@ use shipfs_image::{
         dockerfile,
     },
     control::{Failure, FailureKind, PlatformChoice, Push, Reply, Request, Source},
+    crypt::Change,
     location::{Location, Place},
     names::Shape,
     reference::Reference,
@@ -151,8 +152,8 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
     let name = if name.is_empty() { args.tags.into_iter().next() } else { Some(name) };
     let archive =
         Location { format: builder.archive_format(), place: Place::Path(folder.path().join("image.tar")), image: None };
-    let (shape, platforms) = (Shape::Descriptor, PlatformChoice::All);
-    let push = Push { source: Source::Place(archive), name, shape, platforms, estargz: None };
+    let (source, platforms) = (Source::Place(archive), PlatformChoice::All);
+    let push = Push { source, name, shape: Shape::Descriptor, platforms, estargz: None, change: Change::None };
     let reply = context.call(Request::Push(push)).await?;
     context.show(&reply)?;
     match reply {

@@ -13,6 +13,7 @@ mod exec;
 mod folder;
 mod gc;
 mod id;
+mod image;
 mod images;
 mod inside;
 mod inspect;
@@ -59,6 +60,7 @@ pub(crate) enum Command {
     Save(save::Args),
     Load(load::Args),
     Cp(cp::Args),
+    Image(image::Args),
     Login(login::Args),
     Logout(logout::Args),
     Run(Box<run::Args>),
@@ -117,6 +119,7 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Rm(args) => rm::run(args, context).await,
         Command::Commit(args) => commit::run(args, context).await,
         Command::Cp(args) => cp::run(args, context).await,
+        Command::Image(args) => image::run(args, context).await,
         Command::Login(args) => login::run(args, context).await,
         Command::Logout(args) => logout::run(&args, context),
         Command::Build(args) => build::run(args, context).await,

@@ -8,7 +8,7 @@ use shipfs_image::{
 
 use super::parse;
 use crate::{
-    args::{Platforms, ServiceArgs},
+    args::{Keys, Platforms, ServiceArgs},
     context::Context,
     report::Outcome,
 };
@@ -35,6 +35,13 @@ pub(crate) struct Args {
     name: Option<String>,
 
     #[command(flatten)]
+    keys: Keys,
+
+    /// An encrypted image stays as it is in the repository, as with nerdctl's `false`; layers are unpacked by `shipfs run`
+    #[arg(long, hide = true, value_name = "WHETHER", value_parser = ["auto", "false"])]
+    unpack: Option<String>,
+
+    #[command(flatten)]
     platforms: Platforms,
 
     #[command(flatten)]
@@ -50,7 +57,8 @@ Examples:
 
 pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
     context.use_services(args.services);
-    let pull = Pull { image: args.image, name: args.name, to: args.to, platforms: args.platforms.into() };
+    let keys = args.keys.read()?;
+    let pull = Pull { image: args.image, name: args.name, to: args.to, platforms: args.platforms.into(), keys };
     let reply = context.call(Request::Pull(pull)).await?;
     context.show(&reply)
 }

@@ -2,6 +2,7 @@
 
 use shipfs_image::{
     control::{Push, Reply, Request, Source},
+    crypt::{Change, Selection},
     layer::estargz::CHUNK_BYTES,
     location::Location,
     names::Shape,
@@ -9,7 +10,7 @@ use shipfs_image::{
 
 use super::parse;
 use crate::{
-    args::{Platforms, ServiceArgs},
+    args::{Platforms, ServiceArgs, recipients},
     context::Context,
     report::Outcome,
 };
@@ -45,15 +46,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", requires = "estargz", default_value_t = CHUNK_BYTES)]
     estargz_chunk_size: u64,
 
+    /// Encrypt its layers for whoever has the other half of a key: `jwe:FILE`; may be repeated, and does not go with --estargz
+    #[arg(long, value_name = "RECIPIENT", conflicts_with_all = ["to", "estargz"])]
+    encrypt: Vec<String>,
+
+    /// Let others have it until Ctrl-C
+    #[arg(long)]
+    serve: bool,
+
     #[command(flatten)]
     platforms: Platforms,
 
     #[command(flatten)]
     services: ServiceArgs,
-
-    /// Let others have it until Ctrl-C
-    #[arg(long)]
-    serve: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -82,8 +87,13 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
         return context.show(&reply);
     }
     let shape = if args.layout { Shape::Layout } else { Shape::Descriptor };
+    let change = match recipients(&args.encrypt)? {
+        none if none.is_empty() => Change::None,
+        recipients => Change::Encrypt { recipients, keys: Vec::new(), layers: Selection::default() },
+    };
     let estargz = args.estargz.then_some(args.estargz_chunk_size);
-    let push = Push { source: args.source, name: args.name, shape, platforms: args.platforms.into(), estargz };
+    let (source, platforms) = (args.source, args.platforms.into());
+    let push = Push { source, name: args.name, shape, platforms, estargz, change };
     let reply = context.call(Request::Push(push)).await?;
     context.show(&reply)?;
     let Reply::Pushed(pushed) = &reply else { return Ok(()) };

@@ -19,7 +19,7 @@ use super::{
     watch,
 };
 use crate::{
-    args::{self, ContainerdArgs, Network, Platforms},
+    args::{self, ContainerdArgs, Keys, Network, Platforms},
     config,
     context::Context,
     report::Outcome,
@@ -138,6 +138,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PLATFORM", value_parser = args::platform)]
     platform: Option<String>,
 
+    #[command(flatten)]
+    keys: Keys,
+
     /// The runtime, by name or path [default: runc, else crun]
     #[arg(long, value_name = "PROGRAM")]
     runtime: Option<String>,
@@ -212,6 +215,12 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
         let message = "--address and --namespace are containerd's, which is not asked";
         return Err(Failure::new(FailureKind::Usage, message).hint("--containerd has containerd run it"));
     }
+    if args.containerd && args.keys.are_given() {
+        let message = "containerd decrypts with keys of its own, and is given none";
+        return Err(
+            Failure::new(FailureKind::Usage, message).hint("leave --containerd out, or put them where it looks")
+        );
+    }
     // containerd finds one by itself.
     let runtime = if args.containerd && args.runtime.is_none() {
         None
@@ -230,9 +239,10 @@ pub(crate) async fn run(args: Args, context: &mut Context) -> Outcome {
         return run_containerd::run(wanted, context).await;
     };
     let containers = container::containers(context)?;
+    let keys = args.keys.read()?;
     let is_detached = settings.detached;
     let made = Made::new(&containers, settings, &suggested(&args.image)).map_err(|error| error.failure())?;
-    let request = Prepare { image: args.image, pull, platforms, container: made.id().to_owned() };
+    let request = Prepare { image: args.image, pull, platforms, container: made.id().to_owned(), keys };
     context.call(Request::Prepare(request)).await?;
     let letting_go = tokio::spawn(context.let_go());
     let mut signals = context.stop().pass_on().map_err(|error| Failure::from_error(FailureKind::Other, &error))?;

@@ -92,7 +92,7 @@ async fn hand_over(wanted: &Wanted, context: &mut Context) -> Result<String, Fai
     let (to, platforms) = (Location::of_service(Format::Containerd, &name), platforms.clone());
     let request = match pull {
         PullPolicy::Never => Request::Save { image, to, platforms },
-        _ => Request::Pull(Pull { image, name: None, to: Some(to), platforms }),
+        _ => Request::Pull(Pull { image, name: None, to: Some(to), platforms, keys: Vec::new() }),
     };
     let handed = context.call(request).await;
     if *pull == PullPolicy::Never {

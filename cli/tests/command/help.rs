@@ -2,7 +2,7 @@
 
 use crate::support::Shipfs;
 
-const VERBS: [&str; 31] = [
+const VERBS: [&str; 32] = [
     "push",
     "pull",
     "images",
@@ -12,6 +12,7 @@ const VERBS: [&str; 31] = [
     "save",
     "load",
     "cp",
+    "image",
     "login",
     "logout",
     "run",
@@ -55,6 +56,7 @@ Commands:
   save        Write an image of the repository to an archive or a directory
   load        Take in every image of an archive, under the names they have there
   cp          Copy an image from one place to another, as it is
+  image       Encrypt and decrypt the layers of images
   login       Log in to a registry
   logout      Forget the password for a registry
   run         Run a command in a container of an image
@@ -103,7 +105,7 @@ fn every_verb_explains_itself_without_a_repository() {
 fn a_slip_of_the_finger_is_answered_with_what_was_meant() {
     let shipfs = Shipfs::new();
     for (args, meant) in
-        [(&["puhs"][..], "push"), (&["image"], "images"), (&["push", "--platfrom", "x", "y"], "--platform")]
+        [(&["puhs"][..], "push"), (&["imags"], "images"), (&["push", "--platfrom", "x", "y"], "--platform")]
     {
         let ran = shipfs.run(args);
         assert_eq!(ran.code, Some(2), "{ran:?}");

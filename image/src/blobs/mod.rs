@@ -74,6 +74,20 @@ pub enum Content {
     Reader(Box<dyn io::Read + Send>),
 }
 
+impl Content {
+    /// The bytes as a stream. Blocks.
+    ///
+    /// # Errors
+    /// What opening says.
+    pub(crate) fn into_reader(self) -> io::Result<Box<dyn io::Read + Send>> {
+        Ok(match self {
+            Self::Reader(reader) => reader,
+            Self::Bytes(bytes) => Box::new(io::Cursor::new(bytes)),
+            Self::File(path) => Box::new(std::fs::File::open(path)?),
+        })
+    }
+}
+
 impl fmt::Debug for Content {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -134,6 +148,25 @@ pub enum Body {
     Bytes(Bytes),
     /// A file without a name, whose room is given back with the last clone.
     Spooled(Arc<std::fs::File>),
+    /// Bytes that are made anew whenever they are read, and lie nowhere.
+    Made(Made),
+}
+
+/// What makes bytes.
+#[derive(Clone)]
+pub struct Made(Arc<dyn Fn() -> io::Result<Box<dyn io::Read + Send>> + Send + Sync>);
+
+impl Made {
+    /// Bytes that `make` gives a reader of, the same ones each time.
+    pub(crate) fn new(make: impl Fn() -> io::Result<Box<dyn io::Read + Send>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(make))
+    }
+}
+
+impl fmt::Debug for Made {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Made(..)")
+    }
 }
 
 impl Body {
@@ -146,17 +179,18 @@ impl Body {
             Self::File(path) => Box::new(std::fs::File::open(path)?),
             Self::Bytes(bytes) => Box::new(io::Cursor::new(bytes.clone())),
             Self::Spooled(file) => Box::new(Positioned { file: Arc::clone(file), offset: 0 }),
+            Self::Made(made) => (made.0)()?,
         })
     }
 
-    /// Opens the file that the bytes lie in, with a cursor of its own; `None` when they lie in memory. Blocks.
+    /// Opens the file that the bytes lie in, with a cursor of its own; `None` when they lie in none. Blocks.
     ///
     /// # Errors
     /// What opening the file says.
     pub fn open_file(&self) -> io::Result<Option<std::fs::File>> {
         match self {
             Self::File(path) => std::fs::File::open(path).map(Some),
-            Self::Bytes(_) => Ok(None),
+            Self::Bytes(_) | Self::Made(_) => Ok(None),
             // It has no name left but this one.
             Self::Spooled(file) => std::fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map(Some),
         }
@@ -188,7 +222,7 @@ impl Body {
         Ok(match self {
             Self::File(path) => Content::File(path),
             Self::Bytes(bytes) => Content::Bytes(bytes),
-            Self::Spooled(_) => Content::Reader(self.open()?),
+            Self::Spooled(_) | Self::Made(_) => Content::Reader(self.open()?),
         })
     }
 
@@ -196,7 +230,7 @@ impl Body {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
-            Self::Bytes(_) | Self::Spooled(_) => None,
+            Self::Bytes(_) | Self::Spooled(_) | Self::Made(_) => None,
         }
     }
 }

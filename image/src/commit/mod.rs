@@ -17,6 +17,7 @@ use self::{container::Changed, document::Parts};
 use crate::{
     blobs::{Blobs, BlobsError, Content},
     bring::{BringError, Bringer, blocking},
+    crypt::is_encrypted,
     event::{Event, EventSink},
     inspect,
     layer::WriteError,
@@ -79,6 +80,11 @@ pub async fn commit(
     let mut manifest = Manifest { subject: None, annotations: BTreeMap::new(), ..parent.manifest };
     manifest.config = Descriptor::new(&manifest.config.media_type, Digest::of(&config), config.len() as u64);
     if let Some((_, layer)) = layer {
+        if manifest.layers().iter().any(is_encrypted) {
+            let told =
+                "the new layer is not encrypted as those below it are: `image encrypt` makes an image in which it is";
+            events.emit(Event::Warning(told.to_owned()));
+        }
         manifest.layers.get_or_insert_default().push(layer);
     }
     let bytes = Bytes::from(manifest.to_json());

@@ -22,6 +22,7 @@ use crate::{
     commit::CommitError,
     containerd::ContainerdError,
     copy::CopyError,
+    crypt::{CryptError, KeyError},
     engine::EngineError,
     inspect::InspectError,
     layer::estargz::ConvertError,
@@ -110,6 +111,7 @@ fn wrapped(error: Cause<'_>) -> Option<Cause<'_>> {
             PushError::Plan(inner) => Some(&**inner),
             PushError::Store(inner) => Some(inner),
             PushError::Names(inner) => Some(inner),
+            PushError::Crypt(inner) => Some(inner),
             _ => None,
         };
     }
@@ -130,6 +132,7 @@ fn wrapped(error: Cause<'_>) -> Option<Cause<'_>> {
             PullError::Blobs(inner) => Some(inner),
             PullError::Names(inner) => Some(inner),
             PullError::Save(inner) => Some(inner),
+            PullError::Crypt(inner) => Some(inner),
             _ => None,
         };
     }
@@ -180,7 +183,11 @@ fn wrapped(error: Cause<'_>) -> Option<Cause<'_>> {
     match error.downcast_ref::<BringError>() {
         Some(BringError::Root(inner)) => return Some(inner),
         Some(BringError::Blob { source, .. }) => return Some(&**source),
+        Some(BringError::Crypt(inner)) => return Some(inner),
         _ => {}
+    }
+    if let Some(CryptError::Key(inner)) = error.downcast_ref::<CryptError>() {
+        return Some(inner);
     }
     if let Some(RootError::Blobs(inner)) = error.downcast_ref::<RootError>() {
         return Some(inner);
@@ -240,6 +247,7 @@ fn classified(error: Cause<'_>) -> Classified {
         });
     }
     blobs(error)
+        .or_else(|| crypt(error))
         .or_else(|| daemon(error))
         .or_else(|| network(error))
         .or_else(|| image(error))
@@ -272,6 +280,22 @@ fn blobs(error: Cause<'_>) -> Classified {
         BlobsError::Content(_) => Some((FailureKind::Place, None)),
         _ => None,
     }
+}
+
+fn crypt(error: Cause<'_>) -> Classified {
+    if let Some(error) = error.downcast_ref::<KeyError>() {
+        return Some((FailureKind::Other, error.hint()));
+    }
+    Some(match error.downcast_ref::<CryptError>()? {
+        CryptError::NoRecipients | CryptError::NoSuchLayer { .. } => (FailureKind::Usage, None),
+        CryptError::NoKey { .. } => (FailureKind::Other, Some("name one that it was encrypted for: --key FILE")),
+        CryptError::WrongKey { .. } => (FailureKind::Other, Some("--key names another one, and may be repeated")),
+        CryptError::Options { .. } | CryptError::Cipher { .. } | CryptError::Tampered { .. } => {
+            (FailureKind::Content, None)
+        }
+        CryptError::MediaType { .. } => (FailureKind::Content, Some("--layer says which layers to encrypt")),
+        _ => (FailureKind::Other, None),
+    })
 }
 
 fn daemon(error: Cause<'_>) -> Classified {
@@ -351,6 +375,9 @@ fn image(error: Cause<'_>) -> Classified {
     if let Some(SaveError::NoPlatform { .. }) = error.downcast_ref() {
         return platform();
     }
+    if let Some(PushError::ConvertChanged) = error.downcast_ref() {
+        return Some((FailureKind::Usage, Some("convert it first, and encrypt what came of it")));
+    }
     if let Some(error) = error.downcast_ref::<ConvertError>() {
         return Some(match error {
             ConvertError::Toc(source) if source.kind() == std::io::ErrorKind::StorageFull => full(),
@@ -400,6 +427,9 @@ fn place(error: Cause<'_>) -> Classified {
             Some((FailureKind::Full, Some("the image is in the repository; write it elsewhere with `shipfs save`")))
         }
         SinkError::NotALayout { .. } => Some((FailureKind::Place, Some("name a new or empty directory, or a layout"))),
+        SinkError::Encrypted { .. } => {
+            Some((FailureKind::Place, Some("--key FILE opens it, oci-archive takes it as it is")))
+        }
         SinkError::ManyPlatforms => Some((FailureKind::Place, Some("name one --platform, or use oci-archive"))),
         _ => Some((FailureKind::Place, None)),
     }

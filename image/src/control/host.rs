@@ -35,6 +35,7 @@ use super::{
 };
 use crate::{
     blobs::{Blobs, embedded::EmbeddedBlobs},
+    crypt::Change,
     event::{Event, EventSink},
     names,
     reference::Reference,
@@ -201,7 +202,7 @@ impl Host {
 
     /// Makes an image ready to be run.
     async fn prepare(&self, wanted: Prepare, options: Options, events: &dyn EventSink) -> Result<Reply, Failure> {
-        let Prepare { image, pull, platforms, container } = wanted;
+        let Prepare { image, pull, platforms, container, keys } = wanted;
         let keeper = self.keeper();
         let is_here = match pull {
             PullPolicy::Always => None,
@@ -215,7 +216,8 @@ impl Host {
                 return Err(failure.hint("--pull missing, the default, fetches what is not here"));
             }
             _ => {
-                let pull = Pull { image: image.clone(), name: None, to: None, platforms: platforms.clone() };
+                let (image, platforms) = (image.clone(), platforms.clone());
+                let pull = Pull { image, name: None, to: None, platforms, keys: keys.clone() };
                 let order = Order { request: Request::Pull(pull), options, stream: None };
                 match order.options.daemon.clone() {
                     Some(daemon) => foreign::execute(&self.node, &daemon, order, events).await?,
@@ -224,7 +226,8 @@ impl Host {
             }
         }
         let held = (&keeper, &self.unpack().await);
-        let prepared = prepare::prepare(&self.node, &image, &platforms, &container, held, events).await?;
+        let wanted = prepare::Wanted { reference: &image, choice: &platforms, keys: &keys };
+        let prepared = prepare::prepare(&self.node, wanted, &container, held, events).await?;
         Ok(Reply::Prepared(Prepared { cid: prepared.cid, name: prepared.name }))
     }
 
@@ -267,9 +270,13 @@ impl Host {
             Images { blobs: &*blobs, also: None, aside, spool, stream, services, is_offline, is_private, events };
         match request {
             Request::Push(push) => {
+                // What was not for everybody is not offered to everybody.
+                let is_secret = matches!(push.change, Change::Decrypt { .. });
                 let pushing: BoxFuture<'_, _> = Box::pin(images.push(push));
                 let (reply, image) = pushing.await?;
-                self.serving.announce(vec![image]);
+                if !is_secret {
+                    self.serving.announce(vec![image]);
+                }
                 Ok(reply)
             }
             Request::Pull(pull) => {

@@ -15,6 +15,7 @@ use crate::{
     blobs::{Blobs, Records},
     bring::blocking,
     copy,
+    crypt::{Change, warn_of_open},
     event::{Event, EventSink},
     inspect,
     layer::estargz::CHUNK_RANGE,
@@ -53,8 +54,11 @@ pub(super) struct Images<'v> {
 impl Images<'_> {
     /// Takes an image in. Gives it back too, for whoever announces it.
     pub(super) async fn push(mut self, push: Push) -> Result<(Reply, Image), Failure> {
-        if let Aside::Store(store) = &mut self.aside {
-            store.wants_layouts = push.shape == Shape::Layout;
+        match (&mut self.aside, &push.change) {
+            // What is sealed on its way in is not stored as it was.
+            (aside, Change::Encrypt { .. }) => *aside = Aside::Folder(self.spool.to_owned()),
+            (Aside::Store(store), _) => store.wants_layouts = push.shape == Shape::Layout,
+            (Aside::Folder(_), _) => {}
         }
         let (from, _) = self.origin(push.source).await?;
         let naming = match push.name {
@@ -62,7 +66,17 @@ impl Images<'_> {
             None => Naming::Source,
         };
         let estargz = push.estargz.map(|chunk_bytes| self.conversion(chunk_bytes)).transpose()?;
-        let options = PushOptions { platforms: platforms(&push.platforms)?, shape: push.shape, naming, estargz };
+        match &push.change {
+            Change::None => {}
+            Change::Encrypt { keys, .. } => warn_of_open(keys, self.events),
+            Change::Decrypt { keys, .. } => {
+                warn_of_open(keys, self.events);
+                let told = "the image is one like any other now: while this node serves, whoever knows its CID gets it";
+                self.events.emit(Event::Warning(told.to_owned()));
+            }
+        }
+        let platforms = platforms(&push.platforms)?;
+        let options = PushOptions { platforms, shape: push.shape, naming, estargz, change: push.change };
         let image = push::push(self.blobs, &from, &options, self.events).await.map_err(|error| explain(&error))?;
         Ok((Reply::Pushed(pushed(&image)), image))
     }
@@ -177,7 +191,7 @@ impl Images<'_> {
             }
         };
         let name = pull.name.as_deref().map(parse_name).transpose()?;
-        let options = PullOptions { platforms: platforms(&pull.platforms)?, name, record };
+        let options = PullOptions { platforms: platforms(&pull.platforms)?, name, record, keys: pull.keys };
         let to = pull.to.as_ref().map(Location::to_string);
         let sink = match pull.to {
             Some(to) => {
@@ -200,7 +214,7 @@ impl Images<'_> {
             return Err(explain(&NamesError::Unknown { reference }).hint(hint));
         };
         let name = pull.name.as_deref().map(parse_name).transpose()?;
-        let options = PullOptions { platforms: platforms(&pull.platforms)?, name, record: None };
+        let options = PullOptions { platforms: platforms(&pull.platforms)?, name, record: None, keys: pull.keys };
         let shown = to.to_string();
         let known = self.known_names().await?;
         let sink = self.sink(to, known).await?;

@@ -14,15 +14,17 @@ use super::{Failure, FailureKind, PlatformChoice, explain::explain, images::plat
 use crate::{
     blobs::{Blobs, Expected, embedded::EmbeddedBlobs},
     bring::{Bringer, blocking},
+    crypt::{Changed, KeyFile, Selection, any_encrypted, warn_of_open},
     event::{Event, EventSink},
     inspect,
     layer::ApplyError,
     names::{self, Image},
     oci::Platforms,
+    plan::Plan,
     reference::Reference,
     root::Root,
     run::{
-        RunError,
+        RunError, RunnableError,
         keeper::{Keeper, Nameless, cannot_unpack},
         layers,
         layers::Removed,
@@ -35,9 +37,19 @@ use crate::{
 /// Held by whoever changes the directories of layers. Work that is cut off goes on in its thread, and holds it until then.
 pub(super) type Unpacking = Arc<OwnedMutexGuard<()>>;
 
+/// What is to be made ready.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'w> {
+    pub(super) reference: &'w Reference,
+    pub(super) choice: &'w PlatformChoice,
+    /// What opens its layers.
+    pub(super) keys: &'w [KeyFile],
+}
+
 /// One platform's image, found in the store.
 struct Found {
     image: Image,
+    plan: Plan,
     runnable: Runnable,
 }
 
@@ -45,8 +57,7 @@ struct Found {
 /// it that nothing is collected meanwhile.
 pub(super) async fn prepare(
     node: &Node,
-    reference: &Reference,
-    choice: &PlatformChoice,
+    wanted: Wanted<'_>,
     id: &str,
     (keeper, held): (&Keeper, &Unpacking),
     events: &dyn EventSink,
@@ -55,8 +66,14 @@ pub(super) async fn prepare(
     let repository = node.config().repository.clone();
     let container = Container::by_id(&repository, id)
         .ok_or_else(|| Failure::new(FailureKind::Usage, "a container has a malformed identifier"))?;
-    let found = find(&blobs, reference, choice).await?;
-    unpack_missing(&blobs, &found, keeper, held, events).await?;
+    let found = find(&blobs, wanted.reference, wanted.choice).await?;
+    // Also where the layers are unpacked already: that somebody could read them once gives nobody else the right to.
+    let changed = decrypted(&found, wanted.keys, events).await?;
+    let found = match &changed {
+        Some(changed) => found.opened(changed, wanted.choice)?,
+        None => found,
+    };
+    unpack_missing(&blobs, &found, changed.as_ref(), (keeper, held), events).await?;
     let image = ContainerImage {
         cid: found.image.root.to_string(),
         name: found.image.own_name().map(|name| name.familiar()),
@@ -125,15 +142,36 @@ async fn find(blobs: &dyn Blobs, reference: &Reference, choice: &PlatformChoice)
     let parts = Parts::of(&plan).map_err(|error| RunError::from(error).failure())?;
     let bytes = bringer.document(parts.config).await.map_err(|error| explain(&error))?;
     let runnable = Runnable::new(&bytes, &parts, &wanted).map_err(|error| RunError::from(error).failure())?;
-    Ok(Found { image, runnable })
+    Ok(Found { image, plan, runnable })
+}
+
+/// The image with its layers open, if it has any that need it. Without a key it cannot be run.
+async fn decrypted(found: &Found, keys: &[KeyFile], events: &dyn EventSink) -> Result<Option<Changed>, Failure> {
+    if !any_encrypted(&found.plan) {
+        return Ok(None);
+    }
+    warn_of_open(keys, events);
+    let changed = Changed::decrypted(&found.plan, keys, &Selection::default()).await;
+    changed.map(Some).map_err(|error| explain(&error))
+}
+
+impl Found {
+    /// The same image with its layers open.
+    fn opened(self, changed: &Changed, choice: &PlatformChoice) -> Result<Self, Failure> {
+        let refused = |error: RunnableError| RunError::from(error).failure();
+        let parts = Parts::of(&changed.plan).map_err(refused)?;
+        let config = self.runnable.config.into();
+        let runnable = Runnable::new(&config, &parts, &platforms(choice)?).map_err(refused)?;
+        Ok(Self { runnable, ..self })
+    }
 }
 
 /// Unpacks the layers that are not there yet, several at a time, and names them from the lowest up.
 async fn unpack_missing(
     blobs: &dyn Blobs,
     found: &Found,
-    keeper: &Keeper,
-    held: &Unpacking,
+    changed: Option<&Changed>,
+    (keeper, held): (&Keeper, &Unpacking),
     events: &dyn EventSink,
 ) -> Result<(), Failure> {
     let chains: Vec<String> = found.runnable.layers.iter().map(|layer| layer.chain.clone()).collect();
@@ -153,7 +191,7 @@ async fn unpack_missing(
     let root = Root::open(blobs, &found.image.root).await.map_err(|error| explain(&error))?;
     let bringer = Bringer::new(blobs, &root, &());
     let unpacking: Vec<_> =
-        missing.iter().map(|at| stage(&bringer, keeper, &found.runnable.layers[*at], held)).collect();
+        missing.iter().map(|at| stage(&bringer, changed, keeper, &found.runnable.layers[*at], held)).collect();
     let at_a_time = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let staged: Vec<Nameless> = stream::iter(unpacking).buffered(at_a_time).try_collect().await?;
     let (naming, held) = (keeper.clone(), held.clone());
@@ -174,15 +212,16 @@ async fn unpack_missing(
 /// Unpacks one layer beside its place.
 async fn stage(
     bringer: &Bringer<'_>,
+    changed: Option<&Changed>,
     keeper: &Keeper,
     Layer { diff, blob, .. }: &Layer,
     held: &Unpacking,
 ) -> Result<Nameless, Failure> {
-    let file = bringer.blob(blob).await.map_err(|error| explain(&error))?;
+    let body = bringer.body(blob, changed).await.map_err(|error| explain(&error))?;
     let (keeper, diff, media_type, held) = (keeper.clone(), diff.clone(), blob.media_type.clone(), held.clone());
     let unpacked = blocking(move || {
         let _held = held;
-        let reader = file.body.open().map_err(|error| cannot_unpack(&ApplyError::Read(error)))?;
+        let reader = body.open().map_err(|error| cannot_unpack(&ApplyError::Read(error)))?;
         keeper.unpack(reader, &media_type, &diff)
     });
     unpacked.await.map_err(|failure| failure.while_doing(format!("cannot unpack layer `{}`", blob.digest)))

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::IpfsDaemon;
 use crate::{
+    crypt::{Change, KeyFile},
     location::{Location, Place},
     names::Shape,
     oci::{PlatformError, Platforms},
@@ -131,6 +132,9 @@ pub struct Push {
     /// Bytes of a chunk, when its layers are to become eStargz.
     #[serde(default)]
     pub estargz: Option<u64>,
+    /// What becomes of its layers.
+    #[serde(default)]
+    pub change: Change,
 }
 
 /// Arguments of [`Request::Pull`].
@@ -144,6 +148,9 @@ pub struct Pull {
     pub to: Option<Location>,
     /// What to take of an image for several platforms.
     pub platforms: PlatformChoice,
+    /// What opens its layers, for where it is written.
+    #[serde(default)]
+    pub keys: Vec<KeyFile>,
 }
 
 /// Arguments of [`Request::Prepare`].
@@ -157,6 +164,9 @@ pub struct Prepare {
     pub platforms: PlatformChoice,
     /// Identifier of the container, which lies in the repository already.
     pub container: String,
+    /// What opens its layers.
+    #[serde(default)]
+    pub keys: Vec<KeyFile>,
 }
 
 /// Arguments of [`Request::Commit`].
@@ -376,6 +386,7 @@ pub enum Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypt::Selection;
 
     fn save(to: &str) -> Request {
         Request::Save {
@@ -393,6 +404,7 @@ mod tests {
             shape: Shape::Layout,
             estargz: Some(4096),
             platforms: PlatformChoice::Only(vec!["linux/amd64".into()]),
+            change: Change::None,
         });
         let stored = Request::Push(Push {
             source: Source::Stored("alpine:3".parse().expect("a name")),
@@ -400,6 +412,7 @@ mod tests {
             shape: Shape::Descriptor,
             estargz: None,
             platforms: PlatformChoice::All,
+            change: Change::Decrypt { keys: Vec::new(), layers: Selection(vec![0, -1]) },
         });
         for request in [push, stored, save("oci-archive:-"), Request::Images, Request::Verify { repair: true }] {
             let text = serde_json::to_string(&request).expect("serialises");

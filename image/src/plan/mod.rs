@@ -136,30 +136,6 @@ impl Plan {
         self.parts.iter().filter(|part| part.document.is_some() && seen.insert(&part.descriptor.digest)).collect()
     }
 
-    /// The image with other blobs, in OCI's media types: `replace` gives what stands in for a descriptor, and the documents
-    /// above are written anew.
-    pub(crate) fn with_blobs(&self, replace: impl Fn(&Descriptor) -> Option<Descriptor>) -> Self {
-        let mut parts = self.parts.clone();
-        // What a document refers to comes after it.
-        for at in (0..parts.len()).rev() {
-            let Some(document) = &parts[at].document else {
-                let part = &mut parts[at];
-                part.descriptor = replace(&part.descriptor).unwrap_or_else(|| part.descriptor.clone());
-                part.descriptor.media_type = media::to_oci(&part.descriptor.media_type).to_owned();
-                continue;
-            };
-            let child = |at: usize| Ok::<_, std::convert::Infallible>(parts[at].descriptor.clone());
-            let Ok(document) = document.rewrite(child);
-            let descriptor = &mut parts[at].descriptor;
-            descriptor.media_type = media::to_oci(&descriptor.media_type).to_owned();
-            descriptor.digest = Digest::of(&document.bytes);
-            descriptor.size = document.bytes.len() as u64;
-            (descriptor.urls, descriptor.data) = (Vec::new(), Vec::new());
-            parts[at].document = Some(document);
-        }
-        Self { parts }
-    }
-
     /// Bytes of all blobs and documents, each counted once.
     pub fn size(&self) -> u64 {
         self.once(|_| true).iter().map(|descriptor| descriptor.size).sum()
@@ -189,6 +165,46 @@ impl Plan {
             Some(Document { body: Body::Index { index, taken }, .. }) => taken.len() < index.manifests().len(),
             _ => false,
         })
+    }
+
+    /// The same image with its descriptors changed, and its documents written anew where that changes what they say. What
+    /// was not taken is left out; documents call themselves what their descriptors call them.
+    pub fn changed(&self, change: impl Fn(&Descriptor) -> Descriptor) -> Self {
+        let mut parts = self.parts.clone();
+        // What a part refers to comes after it.
+        for at in (0..parts.len()).rev() {
+            let mut descriptor = change(&parts[at].descriptor);
+            if let Some(old) = &parts[at].document {
+                let child = |at: &usize| parts[*at].descriptor.clone();
+                let named = |own: &str| if own.is_empty() { String::new() } else { descriptor.media_type.clone() };
+                let (body, bytes) = match &old.body {
+                    Body::Index { index, taken } => {
+                        let mut new = index.clone();
+                        new.media_type = named(&new.media_type);
+                        new.manifests = new.manifests.map(|_| taken.iter().map(child).collect());
+                        let bytes = (new != *index).then(|| new.to_json());
+                        (Body::Index { index: new, taken: taken.clone() }, bytes)
+                    }
+                    Body::Manifest { manifest, config, layers } => {
+                        let mut new = manifest.clone();
+                        new.media_type = named(&new.media_type);
+                        new.config = child(config);
+                        new.layers = new.layers.map(|_| layers.iter().map(child).collect());
+                        let bytes = (new != *manifest).then(|| new.to_json());
+                        (Body::Manifest { manifest: new, config: *config, layers: layers.clone() }, bytes)
+                    }
+                };
+                let bytes = bytes.map_or_else(|| old.bytes.clone(), Bytes::from);
+                if bytes != old.bytes {
+                    // Wherever the old one is, this one is not.
+                    (descriptor.urls, descriptor.data) = (Vec::new(), Vec::new());
+                }
+                (descriptor.digest, descriptor.size) = (Digest::of(&bytes), bytes.len() as u64);
+                parts[at].document = Some(Document { bytes, body });
+            }
+            parts[at].descriptor = descriptor;
+        }
+        Self { parts }
     }
 
     fn once(&self, wanted: impl Fn(&Part) -> bool) -> Vec<&Descriptor> {

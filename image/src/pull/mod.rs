@@ -12,6 +12,7 @@ use shipfs_node::Cid;
 use crate::{
     blobs::{Blobs, BlobsError},
     bring::{BringError, Bringer},
+    crypt::{Changed, CryptError, KeyFile, Selection, any_encrypted, warn_of_open},
     event::{BlobKind, Event, EventSink, Outcome},
     inspect,
     names::{self, Image, NamesError, Note, Shape},
@@ -41,6 +42,8 @@ pub struct PullOptions {
     /// The record that is written, when it is another than that of its CID: the image was named, and is brought up to
     /// date, not listed once more.
     pub record: Option<String>,
+    /// What opens its layers for the sink; the store keeps them as they are.
+    pub keys: Vec<KeyFile>,
 }
 
 /// Pulls the image with the root `cid`, and writes it to `sink` if there is one.
@@ -65,6 +68,7 @@ pub async fn pull(
     if plan.selects_nothing() {
         return Err(PullError::NoPlatform { wanted: selector.to_string(), have: plan.platforms().1.join(", ") });
     }
+    let changed = decrypted(&plan, &options.keys, events).await?;
     // A list, not a lazy map: with the latter, the compiler cannot tell that this future is one for any thread.
     let bringing: Vec<_> = plan.blobs().into_iter().map(|blob| bringer.blob(blob)).collect();
     stream::iter(bringing).buffer_unordered(CONCURRENT_BLOBS).try_for_each(|_| async { Ok(()) }).await?;
@@ -83,7 +87,8 @@ pub async fn pull(
     }
     if let Some(sink) = sink {
         let quiet = Bringer::new(blobs, &root, &());
-        save::write(&quiet, plan, options.name.as_ref(), sink, events).await?;
+        let plan = changed.as_ref().map_or(plan, |changed| changed.plan.clone());
+        save::write(&quiet, plan, changed.as_ref(), options.name.as_ref(), sink, events).await?;
     }
     Ok(image)
 }
@@ -114,8 +119,19 @@ pub async fn through(
         return Err(PullError::NoPlatform { wanted: selector.to_string(), have: plan.platforms().1.join(", ") });
     }
     let image = record(&root, &plan, Vec::new(), plan.is_partial());
-    save::write(&bringer, plan, options.name.as_ref(), sink, events).await?;
+    let changed = decrypted(&plan, &options.keys, events).await?;
+    let plan = changed.as_ref().map_or(plan, |changed| changed.plan.clone());
+    save::write(&bringer, plan, changed.as_ref(), options.name.as_ref(), sink, events).await?;
     Ok(image)
+}
+
+/// The image with its layers open, if there are keys, and layers that need them.
+async fn decrypted(plan: &Plan, keys: &[KeyFile], events: &dyn EventSink) -> Result<Option<Changed>, PullError> {
+    if keys.is_empty() || !any_encrypted(plan) {
+        return Ok(None);
+    }
+    warn_of_open(keys, events);
+    Ok(Some(Changed::decrypted(plan, keys, &Selection::default()).await?))
 }
 
 /// Passes on how far blobs came, and nothing else.
@@ -179,6 +195,9 @@ pub enum PullError {
     /// A blob could not be had, or is not what its descriptor says.
     #[error(transparent)]
     Bring(#[from] BringError),
+    /// Its layers cannot be opened.
+    #[error(transparent)]
+    Crypt(#[from] CryptError),
     /// The store failed.
     #[error(transparent)]
     Blobs(#[from] BlobsError),

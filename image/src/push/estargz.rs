@@ -102,12 +102,14 @@ impl Push<'_> {
                 configs.insert(config.digest.clone(), made);
             }
         }
-        let plan = plan.with_blobs(|blob| {
+        let plan = plan.changed(|blob| {
+            let mut new = became.get(&blob.digest).and_then(|became| became.descriptor(blob)).unwrap_or(blob.clone());
             if let Some(made) = configs.get(&blob.digest) {
-                let new = Descriptor { digest: Digest::Sha256(made.digest), size: made.size, ..blob.clone() };
-                return Some(Descriptor { urls: Vec::new(), data: Vec::new(), ..new });
+                (new.digest, new.size) = (Digest::Sha256(made.digest), made.size);
+                (new.urls, new.data) = (Vec::new(), Vec::new());
             }
-            became.get(&blob.digest).and_then(|became| became.descriptor(blob))
+            new.media_type = media::to_oci(&new.media_type).to_owned();
+            new
         });
         if shape == Shape::Layout {
             // In a layout documents are blobs like all others; with CIDs in them they are written later.

@@ -29,7 +29,8 @@ impl Push<'_> {
     pub(super) async fn layout_root(&self, plan: &Plan, platforms: &Platforms) -> Result<Image, PushError> {
         let whole = self.origin.source().map(Arc::clone);
         let whole = whole.as_ref().and_then(|source| source.layout());
-        let copied = whole.filter(|layout| self.made.is_empty() && is_copied(layout, plan, platforms));
+        let is_as_it_was = self.made.is_empty() && !self.origin.is_changed();
+        let copied = whole.filter(|layout| is_as_it_was && is_copied(layout, plan, platforms));
         let (marker, index, blobs) = match copied {
             Some(layout) => (layout.marker.clone(), layout.index.clone(), everything(layout, plan)),
             None => {

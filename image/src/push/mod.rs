@@ -6,6 +6,7 @@
 //! named before all of it is durable.
 
 mod config;
+mod encrypt;
 mod estargz;
 mod layout;
 mod origin;
@@ -24,6 +25,7 @@ pub use self::{config::ConfigError, estargz::Conversion};
 use crate::{
     blobs::{Added, Blobs, BlobsError, Content, Expected},
     bring::BringError,
+    crypt::{Change, Changed, CryptError},
     event::{BlobKind, Event, EventSink, Outcome},
     layer::estargz::ConvertError,
     link::{self, LinkError},
@@ -61,6 +63,8 @@ pub struct PushOptions {
     pub naming: Naming,
     /// Whether its layers become such that can be mounted before they are there, and how.
     pub estargz: Option<Conversion>,
+    /// What becomes of its layers.
+    pub change: Change,
 }
 
 /// What an image is called in the store.
@@ -87,9 +91,9 @@ pub async fn push(
     options: &PushOptions,
     events: &dyn EventSink,
 ) -> Result<Image, PushError> {
-    let origin = Origin::open(blobs, from).await?;
+    let mut origin = Origin::open(blobs, from).await?;
     let selector = options.platforms.for_push();
-    let plan = Plan::make(origin.top(), &selector, |blob| {
+    let mut plan = Plan::make(origin.top(), &selector, |blob| {
         let origin = &origin;
         async move { origin.document(&blob).await }
     })
@@ -97,11 +101,23 @@ pub async fn push(
     if plan.selects_nothing() {
         return Err(PushError::NoPlatform { wanted: selector.to_string(), have: plan.platforms().1.join(", ") });
     }
-    let mut push = Push { blobs, origin: &origin, events, made: BTreeMap::new() };
-    let plan = match &options.estargz {
-        Some(conversion) => push.convert_layers(plan, conversion, options.shape).await?,
-        None => plan,
+    let changed = match &options.change {
+        Change::None => None,
+        // What is converted is stored as it is, which what is to be encrypted must not be.
+        _ if options.estargz.is_some() => return Err(PushError::ConvertChanged),
+        Change::Encrypt { recipients, keys, layers } => {
+            Some(encrypt::encrypt(blobs, &origin, &plan, (recipients, keys, layers), events).await?)
+        }
+        Change::Decrypt { keys, layers } => Some(Changed::decrypted(&plan, keys, layers).await?),
     };
+    if let Some(changed) = changed {
+        plan = changed.plan.clone();
+        origin = origin.with(changed);
+    }
+    let mut push = Push { blobs, origin: &origin, events, made: BTreeMap::new() };
+    if let Some(conversion) = &options.estargz {
+        plan = push.convert_layers(plan, conversion, options.shape).await?;
+    }
     let mut image = match options.shape {
         Shape::Descriptor => push.descriptor_root(&plan).await?,
         Shape::Layout => push.layout_root(&plan, &options.platforms).await?,
@@ -256,6 +272,12 @@ pub enum PushError {
         #[source]
         source: ConfigError,
     },
+    /// Its layers could not be encrypted or decrypted.
+    #[error(transparent)]
+    Crypt(#[from] CryptError),
+    /// Two things at once were to become of its layers.
+    #[error("layers are converted to eStargz, or encrypted or decrypted: not both in one push")]
+    ConvertChanged,
     /// A directory could not be stored.
     #[error("the layout's directories cannot be stored")]
     Directory(#[source] BlobsError),

@@ -10,12 +10,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use sha2::{Digest as _, Sha512};
 
 use super::{PushError, PushFrom};
 use crate::{
     blobs::{Added, Blobs, BlobsError, Body, Content, Expected, Progress, Want},
     bring::{Bringer, blocking},
+    crypt::Changed,
     oci::{Descriptor, Digest, MAX_DOCUMENT_BYTES},
     reference::Name,
     root::Root,
@@ -26,6 +28,8 @@ use crate::{
 pub(crate) struct Origin<'b> {
     blobs: &'b dyn Blobs,
     place: Place,
+    /// What became of the image, if not all of it is as it lies there.
+    changed: Option<Changed>,
 }
 
 enum Place {
@@ -41,6 +45,15 @@ enum Opened {
     Checked(Body),
 }
 
+impl Opened {
+    fn into_content(self, blob: &Descriptor) -> Result<Content, PushError> {
+        match self {
+            Self::Content(content) => Ok(content),
+            Self::Checked(body) => body.into_content().map_err(|source| unreadable(blob, source)),
+        }
+    }
+}
+
 impl<'b> Origin<'b> {
     /// Finds the image.
     pub(crate) async fn open(blobs: &'b dyn Blobs, from: &PushFrom) -> Result<Self, PushError> {
@@ -51,7 +64,17 @@ impl<'b> Origin<'b> {
             }
             PushFrom::Stored(cid) => Place::Stored(Root::open(blobs, cid).await?),
         };
-        Ok(Self { blobs, place })
+        Ok(Self { blobs, place, changed: None })
+    }
+
+    /// The same place, whose image has other layers from now on.
+    pub(super) fn with(self, changed: Changed) -> Self {
+        Self { changed: Some(changed), ..self }
+    }
+
+    /// Whether the image is another one than lies there.
+    pub(super) fn is_changed(&self) -> bool {
+        self.changed.is_some()
     }
 
     /// Its top document.
@@ -105,17 +128,14 @@ impl<'b> Origin<'b> {
             progress(found.size);
             return Ok(found);
         }
-        let content = match self.open_blob(blob).await? {
-            Opened::Content(content) => content,
-            Opened::Checked(body) => {
-                if let Some(found) = self.find(blob).await? {
-                    progress(found.size);
-                    return Ok(found);
-                }
-                // Here now, under the CID of whoever pushed it, or laid aside.
-                body.into_content().map_err(|source| unreadable(blob, source))?
-            }
-        };
+        let opened = self.open_blob(blob).await?;
+        let was_checked = matches!(opened, Opened::Checked(_));
+        if was_checked && let Some(found) = self.find(blob).await? {
+            progress(found.size);
+            return Ok(found);
+        }
+        // What was checked is here now, under the CID of whoever pushed it, or laid aside.
+        let content = opened.into_content(blob)?;
         let failed = |source| PushError::Blob { digest: blob.digest.clone(), source: Box::new(source) };
         match blob.digest.sha256() {
             Some(digest) => {
@@ -137,12 +157,7 @@ impl<'b> Origin<'b> {
     /// The bytes of a blob, checked, as something that can be read more than once: what is a stream is laid aside in `spool`,
     /// in a file without a name.
     pub(super) async fn body(&self, blob: &Descriptor, spool: &Path) -> Result<Body, PushError> {
-        if let Some(found) = self.find(blob).await? {
-            let want = Want::Exactly(Expected { digest: found.digest, size: found.size });
-            let failed = |source| PushError::Blob { digest: blob.digest.clone(), source: Box::new(source) };
-            return Ok(self.blobs.fetch(&found.cid, want, &|_| {}).await.map_err(failed)?.body);
-        }
-        let content = match self.open_blob(blob).await? {
+        let content = match self.open_anywhere(blob).await? {
             Opened::Content(content) => content,
             Opened::Checked(body) => return Ok(body),
         };
@@ -170,8 +185,42 @@ impl<'b> Origin<'b> {
         Ok(laid.await?)
     }
 
-    /// Opens a blob where the image is, or where the image says it is.
+    /// The bytes of a blob, unchecked, to be added under another digest.
+    pub(super) async fn content(&self, blob: &Descriptor) -> Result<Content, PushError> {
+        self.open_anywhere(blob).await?.into_content(blob)
+    }
+
+    /// Opens a blob that the store may have.
+    async fn open_anywhere(&self, blob: &Descriptor) -> Result<Opened, PushError> {
+        match self.find(blob).await? {
+            Some(found) => Ok(Opened::Checked(self.stored(blob, &found).await?)),
+            None => self.open_blob(blob).await,
+        }
+    }
+
+    /// The bytes of a blob that the store has.
+    async fn stored(&self, blob: &Descriptor, found: &Added) -> Result<Body, PushError> {
+        let want = Want::Exactly(Expected { digest: found.digest, size: found.size });
+        let failed = |source| PushError::Blob { digest: blob.digest.clone(), source: Box::new(source) };
+        Ok(self.blobs.fetch(&found.cid, want, &|_| {}).await.map_err(failed)?.body)
+    }
+
+    /// Adds a blob, and gives its bytes. Boxed, since this is on the way to the blobs that are made of it.
+    fn added_body<'o>(&'o self, blob: &'o Descriptor) -> BoxFuture<'o, Result<Body, PushError>> {
+        Box::pin(async move { self.stored(blob, &self.add(blob, &|_| {}).await?).await })
+    }
+
+    /// Opens a blob where the image is, or where the image says it is, or out of what it is made of.
     async fn open_blob(&self, blob: &Descriptor) -> Result<Opened, PushError> {
+        if let Some(changed) = &self.changed {
+            if let Some(bytes) = changed.document(&blob.digest) {
+                return Ok(Opened::Content(Content::Bytes(bytes)));
+            }
+            if let Some(sealed) = changed.sealed(&blob.digest) {
+                let body = self.added_body(sealed).await?;
+                return Ok(Opened::Checked(changed.opened(&blob.digest, body).await?));
+            }
+        }
         let source = match &self.place {
             Place::Source { source, .. } => source,
             Place::Stored(root) => {
@@ -216,12 +265,7 @@ struct Checked {
 
 impl Checked {
     fn new(content: Content, blob: &Descriptor) -> io::Result<Self> {
-        let inner: Box<dyn Read + Send> = match content {
-            Content::Reader(reader) => reader,
-            Content::Bytes(bytes) => Box::new(io::Cursor::new(bytes)),
-            Content::File(path) => Box::new(std::fs::File::open(path)?),
-        };
-        Ok(Self { inner, hasher: Sha512::new(), digest: blob.digest.clone(), left: blob.size })
+        Ok(Self { inner: content.into_reader()?, hasher: Sha512::new(), digest: blob.digest.clone(), left: blob.size })
     }
 }
 

@@ -5,7 +5,7 @@
 //! much that is. Docker's own forgets an upload that broke off, so it gets another from the beginning.
 
 use std::{
-    io::{self, Seek as _},
+    io::{self, Read, Seek as _},
     sync::Arc,
     time::Duration,
 };
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     blobs::Body,
+    bring::blocking,
     oci::{Descriptor, Digest},
 };
 
@@ -258,9 +259,12 @@ enum Stopped {
     Refused(RegistryError),
 }
 
-/// Makes the body of a request, `size` bytes from `offset` on, as often as it is needed.
+/// Makes the body of a request, the last `size` bytes, which are from `offset` on, as often as it is needed.
 fn sender(body: Body, offset: u64, size: u64) -> Arc<dyn Fn() -> io::Result<reqwest::Body> + Send + Sync> {
     Arc::new(move || {
+        if let Body::Made(_) = &body {
+            return Ok(reqwest::Body::wrap_stream(parts_of(body.open()?, offset, size)));
+        }
         let Some(mut file) = body.open_file()? else {
             let whole = body.read(offset.saturating_add(size))?;
             let from = usize::try_from(offset).unwrap_or(usize::MAX).min(whole.len());
@@ -271,4 +275,53 @@ fn sender(body: Body, offset: u64, size: u64) -> Arc<dyn Fn() -> io::Result<reqw
         let parts = tokio_util::io::ReaderStream::with_capacity(limited, READ_BYTES);
         Ok(reqwest::Body::wrap_stream(parts))
     })
+}
+
+/// What a reader gives, `size` bytes from `offset` on, part by part, read where that may block.
+fn parts_of(
+    reader: Box<dyn Read + Send>,
+    offset: u64,
+    size: u64,
+) -> impl futures::Stream<Item = io::Result<bytes::Bytes>> {
+    futures::stream::try_unfold((reader, offset, size), |(mut reader, skip, left)| async move {
+        let reading = blocking(move || -> io::Result<_> {
+            if io::copy(&mut reader.by_ref().take(skip), &mut io::sink())? < skip {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let mut part = vec![0; READ_BYTES];
+            let length = reader.by_ref().take(left).read(&mut part)?;
+            part.truncate(length);
+            Ok((part, (reader, 0, left - length as u64)))
+        });
+        let (part, rest) = reading.await?;
+        Ok((!part.is_empty()).then(|| (bytes::Bytes::from(part), rest)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::blobs::Made;
+
+    #[tokio::test]
+    async fn the_rest_is_sent_of_whatever_holds_it_and_as_often_as_it_is_needed() {
+        let bytes: Vec<u8> = (0..3 * READ_BYTES).map(|at| at as u8).collect();
+        let mut file = tempfile::tempfile().expect("a file");
+        io::Write::write_all(&mut file, &bytes).expect("room");
+        let made = bytes.clone();
+        let made = Made::new(move || Ok(Box::new(io::Cursor::new(made.clone())) as Box<dyn Read + Send>));
+        for body in [Body::Bytes(bytes.clone().into()), Body::Spooled(Arc::new(file)), Body::Made(made)] {
+            for offset in [0, READ_BYTES + 5, bytes.len()] {
+                let make = sender(body.clone(), offset as u64, (bytes.len() - offset) as u64);
+                for _ in 0..2 {
+                    let sent = make().expect("opens").collect().await.expect("reads").to_bytes();
+                    assert!(sent == bytes[offset..], "{} from {offset} of {body:?}", sent.len());
+                }
+            }
+        }
+        let short = Body::Made(Made::new(|| Ok(Box::new(io::empty()) as Box<dyn Read + Send>)));
+        assert!(sender(short, 1, 1)().expect("opens").collect().await.is_err());
+    }
 }

@@ -3,7 +3,7 @@
 //! Imports [`oci`](crate::oci) and [`plan`](crate::plan). A registry refuses an index that lists what it has not, and some
 //! refuse addresses of blobs that are not on the web; documents are written anew only where one of those is so.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
@@ -41,37 +41,22 @@ pub(super) fn without_ipfs(plan: &Plan) -> Option<Vec<(Descriptor, Bytes)>> {
 }
 
 fn written(plan: &Plan, documents: &[&Part], is_stripped: bool) -> Vec<(Descriptor, Bytes)> {
-    let mut renamed: BTreeMap<Digest, (Digest, u64)> = BTreeMap::new();
-    let mut all = Vec::new();
-    for part in documents.iter().rev() {
-        let Some(document) = &part.document else { continue };
-        let current = |descriptor: &Descriptor| {
-            let mut descriptor = descriptor.clone();
-            if is_stripped {
-                descriptor.urls.retain(|url| !url.starts_with(IPFS_URL));
-            }
-            if let Some((digest, size)) = renamed.get(&descriptor.digest) {
-                (descriptor.digest, descriptor.size) = (digest.clone(), *size);
-            }
-            descriptor
-        };
-        let bytes: Bytes = match &document.body {
-            Body::Index { index, taken } => {
-                let mut index = (**index).clone();
-                index.manifests = Some(taken.iter().map(|at| current(&plan.parts[*at].descriptor)).collect());
-                index.to_json().into()
-            }
-            Body::Manifest { manifest, .. } => {
-                let mut manifest = (**manifest).clone();
-                manifest.config = current(&manifest.config);
-                manifest.layers = manifest.layers.map(|layers| layers.iter().map(current).collect());
-                manifest.to_json().into()
-            }
-        };
-        let mut descriptor = current(&part.descriptor);
-        (descriptor.digest, descriptor.size) = (Digest::of(&bytes), bytes.len() as u64);
-        renamed.insert(part.descriptor.digest.clone(), (descriptor.digest.clone(), descriptor.size));
-        all.push((descriptor, bytes));
+    let changed = plan.changed(|descriptor| {
+        let mut descriptor = descriptor.clone();
+        if is_stripped {
+            descriptor.urls.retain(|url| !url.starts_with(IPFS_URL));
+        }
+        descriptor
+    });
+    let mut wanted: BTreeSet<&Digest> = documents.iter().map(|part| &part.descriptor.digest).collect();
+    let mut written = Vec::new();
+    for (old, new) in plan.parts.iter().zip(changed.parts) {
+        if wanted.remove(&old.descriptor.digest)
+            && let Some(document) = new.document
+        {
+            written.push((new.descriptor, document.bytes));
+        }
     }
-    all
+    written.reverse();
+    written
 }

@@ -29,6 +29,7 @@ use tokio::runtime::Handle;
 use crate::{
     blobs::Body,
     containerd::{ContainerdError, image_name},
+    crypt::is_encrypted,
     engine::{Engine, EngineError},
     location::{Format, Location, Place},
     oci::{Descriptor, DescriptorError, Digest, DocumentError, descriptor},
@@ -103,7 +104,11 @@ impl Image<'_> {
                 return Err(SinkError::ManyPlatforms);
             }
         }
-        found.ok_or(SinkError::NoImage)
+        let (config, layers): (_, Vec<&Descriptor>) = found.ok_or(SinkError::NoImage)?;
+        match layers.iter().find(|layer| is_encrypted(layer)) {
+            Some(layer) => Err(SinkError::Encrypted { digest: layer.digest.clone() }),
+            None => Ok((config, layers)),
+        }
     }
 }
 
@@ -248,6 +253,12 @@ pub enum SinkError {
     /// A Docker archive holds images.
     #[error("there is no container image in it, which is all that a docker-archive holds")]
     NoImage,
+    /// Who takes such archives can open no layers.
+    #[error("layer `{digest}` is encrypted, and neither Docker nor podman can open it")]
+    Encrypted {
+        /// The layer.
+        digest: Digest,
+    },
     /// A service was named where nothing can wait for it.
     #[error("a service is asked where there is no async runtime")]
     NoRuntime,

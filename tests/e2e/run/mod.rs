@@ -2,6 +2,7 @@
 
 mod background;
 mod commit;
+mod encrypted;
 mod images;
 mod killed;
 mod process;

@@ -5,6 +5,7 @@
 
 mod control;
 mod dag;
+mod encrypted;
 mod estargz;
 mod exchange;
 mod image;
@@ -21,7 +22,7 @@ pub struct Parser {
 }
 
 /// All of them. A target without an entry here, or the other way round, fails a test.
-pub const PARSERS: [Parser; 12] = [
+pub const PARSERS: [Parser; 13] = [
     Parser { name: "cid", run: dag::cid },
     Parser { name: "dag_node", run: dag::node },
     Parser { name: "dag_walk", run: dag::walk },
@@ -32,6 +33,7 @@ pub const PARSERS: [Parser; 12] = [
     Parser { name: "image_archive", run: image::archive },
     Parser { name: "layer", run: layer::layer },
     Parser { name: "estargz", run: estargz::layer },
+    Parser { name: "encrypted_layer", run: encrypted::layer },
     Parser { name: "reference", run: image::reference },
     Parser { name: "control_message", run: control::message },
 ];

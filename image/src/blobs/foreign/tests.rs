@@ -88,7 +88,7 @@ async fn an_image_goes_to_the_daemon_and_comes_back_in_both_shapes() {
         let pushed = push(&blobs(&fake, &one), "a", shape).await;
         assert_eq!(pushed.root.to_string(), root);
         let importing = ImportingBlobs::new(EmbeddedBlobs::new(other.clone()), client(&fake));
-        let options = PullOptions { platforms: Platforms::All, name: None, record: None };
+        let options = PullOptions { platforms: Platforms::All, name: None, record: None, keys: Vec::new() };
         let pulled = pull::pull(&importing, &pushed.root, &options, None, &()).await.expect("pulls");
         assert_eq!((pulled.root, pulled.note.as_ref()), (pushed.root, pushed.note.as_ref()));
         drop(importing);
@@ -198,7 +198,7 @@ async fn what_a_daemon_falsifies_is_refused() {
         fake.blocks().put(*cid, falsified.into());
         let other = node(folder.path(), &cid.to_string()).await;
         let importing = ImportingBlobs::new(EmbeddedBlobs::new(other.clone()), client(&fake));
-        let options = PullOptions { platforms: Platforms::All, name: None, record: None };
+        let options = PullOptions { platforms: Platforms::All, name: None, record: None, keys: Vec::new() };
         let refused = pull::pull(&importing, &pushed.root, &options, None, &()).await;
         assert!(refused.is_err(), "{cid}");
         drop(importing);
