@@ -185,7 +185,12 @@ fn privileged_a_running_container_stands_still_meanwhile() {
     lab.commit(&["one", "first"]);
     let after = count();
     wait_until("it goes on", || count() > after);
-    lab.commit(&["--pause=false", "one", "second"]);
+    // What changes while it is read is told, not taken.
+    wait_until("it is read between two writes", || {
+        let output = lab.shipfs(&["commit", "--pause=false", "one", "second"]).output().expect("it starts");
+        assert!(output.status.success() || program::said(&output).contains("changed while it was read"));
+        output.status.success()
+    });
     for image in ["first", "second"] {
         assert_eq!(Saved::new(&lab, image).top(), ["count"]);
     }
