@@ -7,17 +7,12 @@
 use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
 use super::super::{
+    block::{Block, GNU, NAME, POSIX, decimal, fits_octal, padded, record},
     entry::{Dialects, Entry, Kind},
     failure::HeaderProblem,
-    header::BLOCK,
     pax::{self, Time},
 };
 
-/// Where the name lies in a block.
-const NAME: Range<usize> = 0..100;
-/// What marks a block of ustar and PAX, and one of GNU's.
-const POSIX: &[u8; 8] = b"ustar\x0000";
-const GNU: &[u8; 8] = b"ustar  \0";
 /// No format at all.
 const NONE: Dialects = Dialects { ustar: false, pax: false, gnu: false };
 /// Records that repeat a field of the header; everything else that a PAX header says is kept as it is.
@@ -207,7 +202,7 @@ impl Head {
         text: fn(&[u8]) -> Cow<'_, [u8]>,
         number: fn(&mut Block, Range<usize>, i64),
     ) {
-        block.0[156] = self.kind;
+        block.kind(self.kind);
         block.text(NAME, name);
         block.text(157..257, &text(&self.link));
         number(block, 100..108, self.mode.into());
@@ -281,59 +276,13 @@ impl Fit<'_> {
     }
 }
 
-/// One block of 512 bytes that is being filled.
-struct Block([u8; BLOCK]);
-
-impl Block {
-    fn new() -> Self {
-        Self([0; BLOCK])
-    }
-
-    fn text(&mut self, field: Range<usize>, text: &[u8]) {
-        let field = &mut self.0[field];
-        let length = text.len().min(field.len());
-        field[..length].copy_from_slice(&text[..length]);
-        // What is cut off behind a slash would be taken for a directory.
-        if text.len() > field.len() && field.last() == Some(&b'/') {
-            let kept = field.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
-            field[kept] = 0;
-        }
-    }
-
-    /// Zeros where it does not fit: a record of PAX says it then.
-    fn octal(&mut self, field: Range<usize>, number: i64) {
-        let digits = field.len() - 1;
-        let number = if fits_octal(field.len(), number) { number } else { 0 };
-        self.text(field, format!("{number:0digits$o}").as_bytes());
-    }
-
-    /// In GNU's binary form where octal digits do not do.
-    fn number(&mut self, field: Range<usize>, number: i64) {
-        if fits_octal(field.len(), number) {
-            return self.octal(field, number);
-        }
-        let bytes = i128::from(number).to_be_bytes();
-        let field = &mut self.0[field];
-        field.copy_from_slice(&bytes[bytes.len() - field.len()..]);
-        field[0] |= 0x80;
-    }
-
-    fn finish(mut self, magic: &[u8; 8]) -> [u8; BLOCK] {
-        self.0[257..265].copy_from_slice(magic);
-        self.0[148..156].fill(b' ');
-        let sum: u32 = self.0.iter().map(|byte| u32::from(*byte)).sum();
-        self.0[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-        self.0
-    }
-}
-
 /// An entry that only describes the next one.
 fn extension(out: &mut Vec<u8>, kind: u8, name: &[u8], data: &[u8], magic: &[u8; 8]) {
     let mut block = Block::new();
     let name = ascii(name);
     let name = &name[..name.len().min(NAME.len())];
     let end = name.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
-    block.0[156] = kind;
+    block.kind(kind);
     block.text(NAME, &name[..end]);
     for field in [100..108, 108..116, 116..124, 136..148] {
         block.octal(field, 0);
@@ -342,17 +291,7 @@ fn extension(out: &mut Vec<u8>, kind: u8, name: &[u8], data: &[u8], magic: &[u8;
     block.octal(124..136, i64::try_from(data.len()).unwrap_or(i64::MAX));
     out.extend_from_slice(&block.finish(magic));
     out.extend_from_slice(data);
-    out.resize(out.len().next_multiple_of(BLOCK), 0);
-}
-
-/// A record of PAX, whose length counts its own digits.
-fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let bytes = key.len() + value.len() + 3;
-    let mut length = bytes + bytes.to_string().len();
-    if bytes + length.to_string().len() != length {
-        length = bytes + length.to_string().len();
-    }
-    [length.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat()
+    out.resize(padded(out.len()), 0);
 }
 
 /// Prefix and name, where ustar can hold a long path in two parts.
@@ -400,26 +339,8 @@ fn ascii(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(text.iter().copied().filter(u8::is_ascii).collect())
 }
 
-fn fits_octal(room: usize, number: i64) -> bool {
-    number >= 0 && number < 1 << ((room - 1) * 3)
-}
-
 /// To the second, half of one upwards.
 pub(super) fn rounded(time: Time) -> Time {
     let up = i64::from(time.nanoseconds >= 500_000_000);
     Time { seconds: time.seconds.saturating_add(up), nanoseconds: 0 }
-}
-
-/// As PAX writes it: no digits that say nothing.
-fn decimal(time: Time) -> Vec<u8> {
-    let Time { seconds, nanoseconds } = time;
-    if nanoseconds == 0 {
-        return seconds.to_string().into_bytes();
-    }
-    let text = if seconds < 0 {
-        format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanoseconds)
-    } else {
-        format!("{seconds}.{nanoseconds:09}")
-    };
-    text.trim_end_matches('0').as_bytes().to_vec()
 }

@@ -27,12 +27,13 @@ use rustix::{
 
 pub use self::pack::{Packed, PackedReader, Packing, packer};
 use self::{
-    header::{Fields, Kind, padded},
+    header::{Fields, Kind},
     mounted::Lowers,
     upper::{Found, Upper},
 };
 use super::{
     Limit, Limits,
+    block::padded,
     failure::{NameProblem, Shown},
     header::BLOCK,
     pax::Time,
