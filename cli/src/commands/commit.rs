@@ -12,7 +12,8 @@ use crate::{context::Context, report::Outcome};
 /// Make an image of a container, and print its CID
 ///
 /// What the container changed becomes a layer on top of those of its image; volumes and other mounts are left out. What it
-/// was told (command, environment, user, directory) becomes what the image says.
+/// was told (command, environment, user, directory) becomes what the image says. Needs root: what a user's containers
+/// changed cannot all be read from outside of them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

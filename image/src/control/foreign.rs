@@ -17,7 +17,7 @@ use shipfs_node::{
 
 use super::{
     Failure, FailureKind, Identity, NetworkChoice, Options, Order, PeerRow, Reply, Request, explain::explain,
-    images::Images, inspect::inspect,
+    images::Images,
 };
 use crate::{
     blobs::{Blobs, embedded::EmbeddedBlobs, foreign::ForeignBlobs, import::ImportingBlobs},
@@ -220,14 +220,6 @@ async fn about_images(
     match request {
         Request::Push(push) => Ok(images.push(push).await?.0),
         Request::Load { from } => Ok(images.load(from).await?.0),
-        Request::Save { image, to, platforms } => images.save(image, to, platforms).await,
-        Request::Images => images.list().await,
-        Request::Tag { image, name } => images.tag(image, &name).await,
-        Request::Remove { images: references } => images.remove(references).await,
-        Request::Inspect { image } => {
-            let image = images.resolve(&image).await?;
-            inspect(&foreign, &image).await
-        }
         Request::Pull(mut pull) => {
             // By the name that it has with the daemon.
             if !matches!(pull.image, Reference::Cid(_))
@@ -242,7 +234,7 @@ async fn about_images(
             let images = Images { blobs: &importing, also: None, ..images };
             Ok(images.pull(pull).await?.0)
         }
-        other => Err(Failure::new(FailureKind::Other, format!("{other:?} is not about images"))),
+        other => images.answer(other).await,
     }
 }
 

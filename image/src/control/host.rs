@@ -24,7 +24,6 @@ use super::{
     explain::explain,
     foreign,
     images::{Images, pushed},
-    inspect::inspect,
     local::LocalBlobs,
     network::chosen,
     online::{self, Serving},
@@ -295,15 +294,10 @@ impl Host {
                 let copying: BoxFuture<'_, _> = Box::pin(images.copy(from, to, &platforms));
                 copying.await
             }
-            Request::Save { image, to, platforms } => images.save(image, to, platforms).await,
-            Request::Images => images.list().await,
-            Request::Tag { image, name } => images.tag(image, &name).await,
-            Request::Remove { images: references } => images.remove(references).await,
-            Request::Inspect { image } => {
-                let image = images.resolve(&image).await?;
-                inspect(&*blobs, &image).await
+            other => {
+                let answering: BoxFuture<'_, _> = Box::pin(images.answer(other));
+                answering.await
             }
-            other => Err(Failure::new(FailureKind::Other, format!("{other:?} is not about images"))),
         }
     }
 

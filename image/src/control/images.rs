@@ -8,8 +8,8 @@ use std::{fs::File, path::Path, sync::Arc};
 use shipfs_node::Cid;
 
 use super::{
-    Copied, Failure, FailureKind, ImageRow, PlatformChoice, Pull, Pulled, Push, Pushed, Removed, Reply, Saved, Source,
-    Tagged, explain::explain, find::find,
+    Copied, Failure, FailureKind, ImageRow, PlatformChoice, Pull, Pulled, Push, Pushed, Removed, Reply, Request, Saved,
+    Source, Tagged, explain::explain, find::find,
 };
 use crate::{
     blobs::{Blobs, Records},
@@ -221,6 +221,21 @@ impl Images<'_> {
         let pulled = pull::through(self.blobs, cid, &options, sink, self.events).await;
         let Pushed { cid, digest, size, .. } = pushed(&pulled.map_err(|error| explain(&error))?);
         Ok(Reply::Pulled(Pulled { cid, name: None, digest, size, to: Some(shown) }))
+    }
+
+    /// Answers what is the same whoever keeps the images.
+    pub(super) async fn answer(self, request: Request) -> Result<Reply, Failure> {
+        match request {
+            Request::Save { image, to, platforms } => self.save(image, to, platforms).await,
+            Request::Images => self.list().await,
+            Request::Tag { image, name } => self.tag(image, &name).await,
+            Request::Remove { images } => self.remove(images).await,
+            Request::Inspect { image } => {
+                let image = self.resolve(&image).await?;
+                super::inspect::inspect(self.blobs, &image).await
+            }
+            other => Err(Failure::new(FailureKind::Other, format!("{other:?} is not about images"))),
+        }
     }
 
     /// Writes an image that is here to a place.
