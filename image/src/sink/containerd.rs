@@ -45,8 +45,10 @@ impl Sink for ContainerdSink {
             return false;
         }
         self.runtime.block_on(async {
-            let is_there = self.client.size(&blob.digest).await.is_ok_and(|size| size == Some(blob.size));
-            is_there && self.client.hold(&blob.digest).await.is_ok()
+            // Held before it is looked for: what is seen first may be collected before it is held, and containerd takes a
+            // lease on what is gone.
+            self.client.hold(&blob.digest).await.is_ok()
+                && self.client.size(&blob.digest).await.is_ok_and(|size| size == Some(blob.size))
         })
     }
 
