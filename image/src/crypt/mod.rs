@@ -2,8 +2,8 @@
 //!
 //! A sealed layer is as long as it was, its media type ends in `+encrypted`, and its annotations hold what opens it, in an
 //! envelope for each recipient. Manifests, configurations and the digests of what is inside of layers stay in the open.
-//! Reading order: [`key`] (whose it is), [`cipher`] (a layer's bytes), [`options`] (what is written down about it), [`jwe`]
-//! (envelopes), [`layer`] (a descriptor and back), [`image`] (all layers of an image). Imports [`oci`](crate::oci),
+//! Reading order: `key` (whose it is), `cipher` (a layer's bytes), `options` (what is written down about it), `jwe`
+//! (envelopes), `layer` (a descriptor and back), `image` (all layers of an image). Imports [`oci`](crate::oci),
 //! [`plan`](crate::plan) and what [`blobs`](crate::blobs) are read from.
 //!
 //! Secrets are in no message and no `Debug`, and are wiped when they are no longer needed. No byte of a layer that is opened
