@@ -2,7 +2,8 @@
 //!
 //! Imports [`blobs`](crate::blobs), [`bring`](crate::bring), [`plan`](crate::plan), [`root`](crate::root) and
 //! [`sink`](crate::sink). Blobs are written one after another in a fixed order, so that one image makes one archive;
-//! what is missing here is fetched on the way, some blobs ahead of the one that is written. Nothing is shown before all of it is written.
+//! what is missing here is fetched on the way, some blobs ahead of the one that is written. Nothing is shown before all of
+//! it is written.
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};

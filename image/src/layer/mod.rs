@@ -3,8 +3,8 @@
 //! Reading order: [`options`] (what is allowed), [`decompress`] and `stream` (bytes, on threads of their own, hashed on
 //! the way), `header`, `pax` and `sparse` (what a tar says), [`entry`] (what it means), [`whiteout`], `tree` (one directory, never
 //! left), `metadata`, `apply` with `make` and `hide` (a layer into a directory), [`place`] (a layer into a store of layers),
-//! `block` (headers to be written), [`mod@write`] (a directory into a layer) and [`estargz`] (a layer into one that can be mounted before it is there). Imports
-//! [`oci`](crate::oci) for digests and media types.
+//! `block` (headers to be written), [`mod@write`] (a directory into a layer) and [`estargz`] (a layer into one that can be
+//! mounted before it is there). Imports [`oci`](crate::oci) for digests and media types.
 //!
 //! No path of an archive is ever handed to the kernel whole without being confined to the target, no link is followed at
 //! the end of one, and nothing is remembered about the tree but inode numbers. An archive that two readers could
