@@ -14,6 +14,7 @@ pub mod multi_arch;
 pub mod netns;
 pub mod ordinary;
 pub mod parsers;
+pub mod passing;
 pub mod peers;
 pub mod program;
 pub mod repository;

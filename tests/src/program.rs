@@ -12,6 +12,15 @@ const READY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest time that anything may take that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Sends a signal to a process.
+///
+/// # Panics
+/// When there is no such process.
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a process");
+    rustix::process::kill_process(pid, signal).expect("it gets the signal");
+}
+
 /// Waits until something is so.
 ///
 /// # Panics

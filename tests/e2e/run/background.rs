@@ -1,8 +1,8 @@
 //! Containers that go on by themselves, and what is done to them.
 
-use super::{Lab, signal, wait_until};
+use super::{Lab, wait_until};
 use rustix::process::Signal;
-use shipfs_tests::program::{self, Running};
+use shipfs_tests::program::{self, Running, signal};
 use std::time::{Duration, Instant};
 
 super::in_every_way! {

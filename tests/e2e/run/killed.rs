@@ -1,8 +1,8 @@
 //! Threat D8 for containers: whatever is killed, nothing is left running or mounted after the next command.
 
-use super::{Lab, processes, signal, wait_until};
+use super::{Lab, processes, wait_until};
 use rustix::process::Signal;
-use shipfs_tests::program;
+use shipfs_tests::program::{self, signal};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};

@@ -219,8 +219,3 @@ fn processes(text: &str) -> Vec<u32> {
     }
     found
 }
-
-fn signal(pid: u32, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a process");
-    rustix::process::kill_process(pid, signal).expect("it gets the signal");
-}

@@ -2,9 +2,10 @@
 //! cannot be done.
 
 use super::killed::watcher;
-use super::{Lab, Way, signal, wait_until};
+use super::{Lab, Way, wait_until};
 use rustix::process::Signal;
 use shipfs_tests::ordinary::May;
+use shipfs_tests::program::signal;
 use shipfs_tests::program::{self, tool};
 use shipfs_tests::runnable::{self, Layer};
 use std::io::Write as _;
